@@ -1,0 +1,119 @@
+"""The one place that knows about Keras generations.
+
+TensorFlow Recommenders, TF-Ranking and TF Hub are Keras 2 libraries; TensorFlow 2.16 and newer load Keras 3 unless
+``TF_USE_LEGACY_KERAS=1`` is set before ``tf.keras`` is first touched. Every other module takes its libraries from here::
+
+    from tfmmrank.stack import keras, tf, tfr, tfrs
+
+Importing this module is cheap: TensorFlow itself is imported when the first of those names is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import types
+import warnings
+from typing import Any
+
+_CURE = (
+    "Import tfmmrank before TensorFlow, or set the environment variable TF_USE_LEGACY_KERAS=1 before Python starts "
+    "(in a notebook: restart the kernel and make `import tfmmrank` the first import)."
+)
+
+
+class StackError(ImportError):
+    """The TensorFlow libraries in this process do not fit together; the message says how to mend it."""
+
+
+def _is_keras2(tensorflow: Any) -> bool:
+    """Whether ``tf.keras`` of a loaded TensorFlow is Keras 2 (the package tf_keras)."""
+    return tensorflow.keras.Model.__module__.startswith("tf_keras")
+
+
+def _prepare_environment() -> None:
+    """Selects Keras 2, and refuses a process in which Keras 3 was selected before."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    loaded = sys.modules.get("tensorflow")
+    if loaded is not None and hasattr(loaded, "keras") and not _is_keras2(loaded):
+        raise StackError(f"TensorFlow is already loaded with Keras 3, and tfmmrank needs Keras 2 (tf_keras). {_CURE}")
+
+
+def _load_tensorflow() -> Any:
+    try:
+        tensorflow = importlib.import_module("tensorflow")
+        keras2 = _is_keras2(tensorflow)
+    except ImportError as error:
+        raise StackError(f"TensorFlow 2.21 with tf_keras is needed: pip install tfmmrank ({error})") from error
+    if not keras2:
+        raise StackError(f"tf.keras is Keras 3 in this process, and tfmmrank needs Keras 2 (tf_keras). {_CURE}")
+    return tensorflow
+
+
+def _load_ranking() -> Any:
+    """Imports TF-Ranking, whose import names ``tf.estimator``, gone from TensorFlow since 2.16.
+
+    Only ``estimator.ModeKeys`` is used by the parts that live on (data, losses, metrics, layers), so a stand-in that
+    has it is enough.
+    """
+    tensorflow = load("tf")
+    if not hasattr(tensorflow, "estimator"):
+        stand_in = types.ModuleType("tensorflow.estimator")
+        stand_in.ModeKeys = type("ModeKeys", (), {"TRAIN": "train", "EVAL": "eval", "PREDICT": "infer"})  # type: ignore[attr-defined]
+        tensorflow.estimator = stand_in
+        tensorflow.compat.v1.estimator = stand_in
+    return importlib.import_module("tensorflow_ranking")
+
+
+def _load_quietly(module: str) -> Any:
+    load("tf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tensorflow_hub warns that pkg_resources is deprecated
+        return importlib.import_module(module)
+
+
+def _load_keras_nlp() -> Any:
+    load("tf")
+    stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115 - it prints "Using TensorFlow backend"
+    try:
+        return importlib.import_module("keras_nlp")
+    finally:
+        sys.stderr.close()
+        sys.stderr = stderr
+
+
+_LOADERS = {
+    "tf": _load_tensorflow,
+    "keras": lambda: load("tf").keras,
+    "tfr": _load_ranking,
+    "tfrs": lambda: _load_quietly("tensorflow_recommenders"),
+    "tf_text": lambda: _load_quietly("tensorflow_text"),
+    "hub": lambda: _load_quietly("tensorflow_hub"),
+    "keras_nlp": _load_keras_nlp,
+}
+
+tf: Any
+keras: Any
+tfr: Any
+tfrs: Any
+tf_text: Any
+hub: Any
+keras_nlp: Any
+
+
+def load(name: str) -> Any:
+    """Returns one of the libraries (``tf``, ``keras``, ``tfr``, ``tfrs``, ``tf_text``, ``hub``, ``keras_nlp``)."""
+    if name not in globals():
+        globals()[name] = _LOADERS[name]()
+    return globals()[name]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LOADERS:
+        return load(name)
+    raise AttributeError(f"module 'tfmmrank.stack' has no attribute {name!r}")
+
+
+_prepare_environment()

@@ -1,0 +1,10 @@
+"""Towers: one file a modality. ``towers`` is the registry, ``Tower`` the base of your own."""
+
+from tfmmrank.towers.base import Tower, towers
+from tfmmrank.towers.behaviour import BehaviourTower
+from tfmmrank.towers.image import ImageTower
+from tfmmrank.towers.text import TextTower
+
+register_tower = towers.register
+
+__all__ = ["BehaviourTower", "ImageTower", "TextTower", "Tower", "register_tower", "towers"]

@@ -1,0 +1,40 @@
+"""Shared fixtures: small pictures, and where the evaluation data is."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfmmrank.stack  # noqa: F401 - selects Keras 2 before anything imports TensorFlow
+
+
+def encode_picture(color=(200, 30, 30), size=(40, 30), form="PNG", mode="RGB", **options) -> bytes:
+    """A plain picture as encoded bytes."""
+    out = io.BytesIO()
+    Image.new("RGB", size, color).convert(mode).save(out, form, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def picture():
+    return encode_picture
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def evaluation_data() -> Path:
+    """The evaluation data's folder; tests that ask for it are skipped where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("TFMMRANK_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"evaluation data is absent: {folder} (set TFMMRANK_DATA)")
+    return folder

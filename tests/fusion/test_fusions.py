@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import pytest
+
+from tfmmrank.fusion import fusions
+from tfmmrank.stack import tf
+from tfmmrank.tokens import Tokens
+
+B, L, D = 2, 5, 16
+
+
+def make(rng, with_query=True):
+    def tokens(*shape):
+        mask = rng.random(shape) < 0.7
+        return Tokens(tf.constant(rng.normal(size=(*shape, D)), tf.float32), tf.constant(mask))
+
+    query = {"query": tokens(B, 4)} if with_query else {}
+    return query, {"title": tokens(B, L, 6), "image": tokens(B, L, 1), "behaviour": tokens(B, L, 1)}
+
+
+@pytest.fixture(params=list(fusions))
+def fusion(request):
+    return fusions[request.param](dim=D)
+
+
+def test_shape_and_finite_without_any_modality(fusion, rng):
+    query, item = make(rng)
+    assert fusion(query, item).shape == (B, L, D)
+    nothing = {name: Tokens(t.values, tf.zeros_like(t.mask)) for name, t in item.items()}
+    no_query = {name: Tokens(t.values, tf.zeros_like(t.mask)) for name, t in query.items()}
+    assert np.isfinite(fusion(no_query, nothing).numpy()).all()
+
+
+def test_what_a_mask_hides_does_not_matter(fusion, rng):
+    query, item = make(rng)
+    out = fusion(query, item)
+
+    def junk(tokens):
+        return Tokens(tf.where(tokens.mask[..., None], tokens.values, 1e6), tokens.mask)
+
+    again = fusion({n: junk(t) for n, t in query.items()}, {n: junk(t) for n, t in item.items()})
+    np.testing.assert_allclose(out, again, atol=1e-5)
+
+
+def test_more_padding_changes_nothing(fusion, rng):
+    query, item = make(rng)
+    out = fusion(query, item)
+
+    def longer(tokens):
+        values = tf.concat([tokens.values, 9 * tf.ones_like(tokens.values)], -2)
+        return Tokens(values, tf.concat([tokens.mask, tf.zeros_like(tokens.mask)], -1))
+
+    again = fusion({n: longer(t) for n, t in query.items()}, {n: longer(t) for n, t in item.items()})
+    np.testing.assert_allclose(out, again, atol=1e-5)
+
+
+def test_permuting_items_permutes_vectors(fusion, rng):
+    query, item = make(rng)
+    order = rng.permutation(L)
+    permuted = {n: Tokens(tf.gather(t.values, order, axis=1), tf.gather(t.mask, order, axis=1)) for n, t in item.items()}
+    np.testing.assert_allclose(tf.gather(fusion(query, item), order, axis=1), fusion(query, permuted), atol=1e-5)
+
+
+def test_every_query_alone_equals_the_batch(fusion, rng):
+    query, item = make(rng)
+    whole = fusion(query, item)
+    for b in range(B):
+        one = fusion(
+            {n: Tokens(t.values[b : b + 1], t.mask[b : b + 1]) for n, t in query.items()},
+            {n: Tokens(t.values[b : b + 1], t.mask[b : b + 1]) for n, t in item.items()},
+        )
+        np.testing.assert_allclose(whole[b : b + 1], one, atol=1e-5)
+
+
+def test_works_without_a_query(fusion, rng):
+    query, item = make(rng, with_query=False)
+    assert np.isfinite(fusion(query, item).numpy()).all()
+
+
+def test_gradients_are_finite_and_xla_agrees(fusion, rng):
+    query, item = make(rng)
+    fusion(query, item)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(fusion(query, item, training=True) ** 2)
+    gradients = [g for g in tape.gradient(loss, fusion.trainable_variables) if g is not None]
+    assert gradients
+    assert all(np.isfinite(tf.convert_to_tensor(g).numpy()).all() for g in gradients)
+    compiled = tf.function(lambda q, i: fusion(q, i), jit_compile=True)(query, item)
+    np.testing.assert_allclose(fusion(query, item), compiled, atol=1e-4)  # XLA fuses, and so rounds, differently
+
+
+def test_config_round_trip(fusion):
+    again = type(fusion).from_config(json.loads(json.dumps(fusion.get_config())))
+    assert again.get_config() == fusion.get_config()
+
+
+def test_sum_mean_max_min_by_hand():
+    vectors = tf.constant([[[[1.0, 2.0], [3.0, -4.0], [100.0, 100.0]]]])
+    present = tf.constant([[[True, True, False]]])
+    expected = {"sum": [4, -2], "mean": [2, -1], "max": [3, 2], "min": [1, -4]}
+    for name, value in expected.items():
+        out = fusions[name](dim=2).combine(vectors, present, None, ["a", "b", "c"])
+        np.testing.assert_allclose(out[0, 0], value)
+
+
+def test_weighted_reports_its_weights(rng):
+    query, item = make(rng)
+    fusion = fusions["weighted"](dim=D)
+    with pytest.raises(ValueError, match="not been called"):
+        fusion.weights_by_modality  # noqa: B018
+    fusion(query, item)
+    assert fusion.weights_by_modality == pytest.approx({"title": 1 / 3, "image": 1 / 3, "behaviour": 1 / 3})
+
+
+def test_gate_follows_the_query(rng):
+    query, item = make(rng)
+    fusion = fusions["gated"](dim=D)
+    before = fusion(query, item).numpy()
+    fusion._gate.kernel.assign(rng.normal(size=fusion._gate.kernel.shape).astype(np.float32))
+    assert np.abs(before - fusion(query, item).numpy()).max() > 1e-3

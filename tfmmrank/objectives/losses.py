@@ -1,0 +1,83 @@
+"""TF-Ranking's Keras losses by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfmmrank.registry import nearest
+from tfmmrank.stack import keras, tfr
+
+# What the literature calls them -> TF-Ranking's key and the options that make it so.
+ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ranknet": ("pairwise_logistic_loss", {}),
+    "lambdarank": ("pairwise_logistic_loss", {"lambda_weight": "ndcg"}),
+    "lambdaloss": ("pairwise_logistic_loss", {"lambda_weight": "ndcg_v2"}),
+    "softmax": ("softmax_loss", {}),
+    "listnet": ("softmax_loss", {}),
+    "listmle": ("list_mle_loss", {}),
+    "approx_ndcg": ("approx_ndcg_loss", {}),
+    "gumbel_approx_ndcg": ("gumbel_approx_ndcg_loss", {}),
+}
+
+
+def loss_names() -> list[str]:
+    """Every name that ``get_loss`` takes."""
+    return [*tfr.keras.losses.RankingLossKey.all_keys(), *ALIASES]
+
+
+def _lambda_weight(spec: str | dict[str, Any] | Any) -> Any:
+    """A lambda weight from ``"ndcg"`` or ``{"kind": "ndcg", "topn": 10}``; an object passes through."""
+    kinds = {
+        "label_diff": tfr.keras.losses.LabelDiffLambdaWeight,
+        "dcg": tfr.keras.losses.DCGLambdaWeight,
+        "ndcg": tfr.keras.losses.NDCGLambdaWeight,
+        "ndcg_v2": tfr.keras.losses.NDCGLambdaWeightV2,
+        "yeti_dcg": tfr.keras.losses.YetiDCGLambdaWeight,
+        "precision": tfr.keras.losses.PrecisionLambdaWeight,
+        "list_mle": tfr.keras.losses.ListMLELambdaWeight,
+    }
+    if isinstance(spec, str):
+        spec = {"kind": spec}
+    if not isinstance(spec, dict):
+        return spec
+    options = dict(spec)
+    kind = str(options.pop("kind", ""))
+    if kind not in kinds:
+        raise ValueError(f'unknown lambda weight "{kind}"{nearest(kind, list(kinds))}; known: {", ".join(kinds)}')
+    if kind == "list_mle":
+        options.setdefault("rank_discount_fn", tfr.keras.utils.log2_inverse)
+    return kinds[kind](**options)
+
+
+def get_loss(name: str, lambda_weight: Any = None, **options: Any) -> Any:
+    """A TF-Ranking loss that sums over lists (the Ranker divides by the number of lists).
+
+    Args:
+        name: TF-Ranking's key, such as ``softmax_loss`` or ``pairwise_logistic_loss``, or one of ``ALIASES``.
+        lambda_weight: for the pairwise and some listwise losses: ``"ndcg"``, ``"ndcg_v2"``, ``"dcg"``,
+            ``"label_diff"``, ``"precision"``, ``"list_mle"``, ``"yeti_dcg"``, or a dict with ``kind`` and options such
+            as ``topn``.
+        **options: whatever the TF-Ranking class takes, such as ``temperature``.
+
+    Returns:
+        ``keras.losses.Loss`` on labels and scores ``[B, L]``, labels below 0 being padding.
+
+    Raises:
+        ValueError: for an unknown name or lambda weight, or options that the loss does not take.
+    """
+    if name in ALIASES:
+        key, preset = ALIASES[name]
+        lambda_weight = lambda_weight if lambda_weight is not None else preset.get("lambda_weight")
+    else:
+        key = name
+    if key not in tfr.keras.losses.RankingLossKey.all_keys():
+        known = loss_names()
+        raise ValueError(f'unknown loss "{name}"{nearest(name, known)}; known: {", ".join(known)}')
+    if key == "ordinal_loss" and "ordinal_size" not in options:
+        raise ValueError('loss "ordinal_loss" needs the option ordinal_size: the highest grade')
+    if lambda_weight is not None:
+        lambda_weight = _lambda_weight(lambda_weight)
+    try:
+        return tfr.keras.losses.get(key, keras.losses.Reduction.SUM, lambda_weight=lambda_weight, **options)
+    except TypeError as error:
+        raise ValueError(f'loss "{name}" does not take these options: {error}') from error

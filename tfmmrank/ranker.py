@@ -1,0 +1,372 @@
+"""The Ranker: towers, fusion, cross tower and score head, composed into one Keras model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmmrank.fusion import Fusion, fusions
+from tfmmrank.objectives import get_loss, get_metric
+from tfmmrank.registry import nearest
+from tfmmrank.stack import keras, tf, tfrs
+from tfmmrank.tokens import Tokens
+from tfmmrank.towers import Tower, towers
+
+PADDING_SCORE = -1e9  # finite, so that JSON can carry it
+
+
+@dataclass(frozen=True)
+class RankerColumns:
+    """The raw columns that a ranker reads: names to kinds (query, item) or widths (slot)."""
+
+    query: dict[str, str] = field(default_factory=dict)
+    item: dict[str, str] = field(default_factory=dict)
+    slot: dict[str, int] = field(default_factory=dict)
+
+
+def missing_values(kind: str | int, shape: tuple[int, ...]) -> np.ndarray:
+    """Raw values that say "missing": empty bytes for texts, categories and pictures, NaN for numbers."""
+    if isinstance(kind, int):
+        return np.full(shape if kind == 1 else (*shape, kind), np.nan, np.float32)
+    if kind == "numeric":
+        return np.full(shape, np.nan, np.float32)
+    return np.full(shape, b"", object)
+
+
+@keras.utils.register_keras_serializable("tfmmrank")
+class Ranker(tfrs.Model):
+    """Scores the items of a list for a query.
+
+    Args:
+        towers: towers of the sides query, item and slot; names are unique; at least one item or slot tower.
+        fusion: a Fusion, or the name of a registered one.
+        dim: width of the fused vector when ``fusion`` is a name.
+        cross_layers: number of TFRS ``Cross`` layers (DCN v2) over the fused vector.
+        cross_projection: rank of their matrices; None: full.
+        deep: widths of the Dense layers after them.
+        dropout: rate after each deep layer, in [0, 1).
+        columns: raw columns and kinds; learnt by ``adapt``.
+
+    Raises:
+        ValueError: for towers of equal name, no item or slot tower, or a share outside the ranker.
+
+    Example:
+        >>> query = TextTower(["query"], side="query", name="query")
+        >>> ranker = Ranker([query, TextTower(["title"], share=query, name="title")], fusion="gated")
+        >>> ranker.adapt(data)
+        >>> ranker.compile("adam", loss="softmax_loss", metrics=["ndcg@10"])
+        >>> ranker.fit(data.dataset("train", ranker, shuffle=True), validation_data=data.dataset("valid", ranker))
+    """
+
+    def __init__(
+        self,
+        towers: Sequence[Tower],
+        fusion: Fusion | str = "concat",
+        dim: int = 64,
+        cross_layers: int = 2,
+        cross_projection: int | None = None,
+        deep: Sequence[int] = (128, 64),
+        dropout: float = 0.0,
+        columns: RankerColumns | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        _check_towers(towers)
+        self.towers = list(towers)
+        self.fusion = fusions[fusion](dim=dim) if isinstance(fusion, str) else fusion
+        self.columns = columns
+        self._settings = {
+            "cross_layers": cross_layers,
+            "cross_projection": cross_projection,
+            "deep": list(deep),
+            "dropout": dropout,
+        }
+        self.cross = [
+            tfrs.layers.dcn.Cross(projection_dim=cross_projection, name=f"cross_{i}") for i in range(cross_layers)
+        ]
+        self.deep = [keras.layers.Dense(width, "gelu", name=f"deep_{i}") for i, width in enumerate(deep)]
+        self.drop = keras.layers.Dropout(dropout)
+        self.head = keras.layers.Dense(1, dtype="float32", name="score")  # float32: TF-Ranking's losses need it
+        self.task: Any = None
+
+    # -- preprocessing: raw columns to numbers, on the host -----------------------------------------------------------
+
+    def side(self, side: str) -> list[Tower]:
+        """The towers of one side, in order."""
+        return [tower for tower in self.towers if tower.side == side]
+
+    def adapt(self, data: Any) -> Ranker:
+        """Learns vocabularies and normalisers from the training queries and lists, and the catalogue.
+
+        Args:
+            data: a ``Prepared`` dataset.
+
+        Raises:
+            ValueError: when a tower reads a column that the dataset lacks.
+        """
+        available = {"query": data.query_columns, "item": data.item_columns, "slot": data.slot_columns}
+        read: dict[str, dict[str, Any]] = {"query": {}, "item": {}, "slot": {}}
+        for tower in self.towers:
+            for column in tower.columns:
+                if column not in available[tower.side]:
+                    known = list(available[tower.side])
+                    raise ValueError(
+                        f'tower "{tower.name}" reads the {tower.side} column "{column}", which dataset {data.path} '
+                        f"lacks{nearest(column, known)}; {tower.side} columns: {', '.join(known) or 'none'}"
+                    )
+                read[tower.side][column] = available[tower.side][column]
+        self.columns = RankerColumns(**read)
+        lists = data.lists("train")
+        for owner in (tower for tower in self.towers if tower.share is None):
+            users = [tower for tower in self.towers if tower is owner or tower.share is owner]
+            owner.adapt(_batches_for(owner, users, data, lists))
+        return self
+
+    def _preprocess(self, side: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+        features = {}
+        for tower in self.side(side):
+            for key, value in tower.preprocess({column: raw[column] for column in tower.columns}).items():
+                features[f"{side}/{tower.name}/{key}"] = value
+        return features
+
+    def preprocess_query(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Raw query columns ``[B]`` to features ``{"query/TOWER/FEATURE": [B, ...]}``."""
+        return self._preprocess("query", raw)
+
+    def preprocess_items(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Raw item columns ``[n]`` to features ``{"item/TOWER/FEATURE": [n, ...]}``."""
+        return self._preprocess("item", raw)
+
+    def preprocess_slots(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Raw slot columns ``[n]`` or ``[n, width]`` to features ``{"slot/TOWER/FEATURE": [n, ...]}``."""
+        return self._preprocess("slot", raw)
+
+    # -- the numeric part: what runs on the accelerator ---------------------------------------------------------------
+
+    def _encode(self, side: str, features: Mapping[str, Any], training: bool) -> dict[str, Tokens]:
+        tokens = {}
+        for tower in self.side(side):
+            prefix = f"{side}/{tower.name}/"
+            own = {key[len(prefix) :]: value for key, value in features.items() if key.startswith(prefix)}
+            tokens[tower.name] = Tokens(*tower(own, training=training))
+        return tokens
+
+    def encode_query(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
+        """Query features to ``{tower: Tokens [B, T, d]}``."""
+        return self._encode("query", features, training)
+
+    def encode_items(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
+        """Item features to ``{tower: Tokens [n, T, d]}``; an item's tokens depend on that item alone."""
+        return self._encode("item", features, training)
+
+    def encode_slots(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
+        """Slot features ``[B, L, ...]`` to ``{tower: Tokens [B, L, T, d]}``."""
+        flat, leading = {}, None
+        for key, value in features.items():
+            if key.startswith("slot/"):
+                shape = tf.shape(value)
+                leading = [_dim(value, 0, shape), _dim(value, 1, shape)]
+                flat[key] = tf.reshape(value, tf.concat([[-1], shape[2:]], 0))
+                flat[key].set_shape([None if None in value.shape[:2] else np.prod(value.shape[:2]), *value.shape[2:]])
+        encoded = self._encode("slot", flat, training)
+        return {
+            name: Tokens(
+                tf.reshape(tokens.values, [*leading, *tokens.values.shape[1:]]),
+                tf.reshape(tokens.mask, [*leading, tokens.mask.shape[1]]),
+            )
+            for name, tokens in encoded.items()
+        }
+
+    def score(
+        self, query: Mapping[str, Tokens], item: Mapping[str, Tokens], slot_mask: Any, training: bool = False
+    ) -> Any:
+        """Scores ``[B, L]`` from tokens.
+
+        Args:
+            query: by query tower, ``[B, T, d]``.
+            item: by item and slot tower, ``[B, L, T, d]``, in any order.
+            slot_mask: bool ``[B, L]``; false slots score ``PADDING_SCORE``.
+            training: whether dropout is on.
+        """
+        item = {tower.name: item[tower.name] for tower in self.towers if tower.side != "query"}
+        query = {tower.name: query[tower.name] for tower in self.side("query")}
+        item = {name: Tokens(t.values, t.mask & slot_mask[..., None]) for name, t in item.items()}
+        fused = self.fusion(query, item, training=training)
+        hidden = fused
+        for cross in self.cross:
+            hidden = cross(fused, hidden)
+        for dense in self.deep:
+            hidden = self.drop(dense(hidden), training=training)
+        scores = tf.squeeze(self.head(hidden), -1)
+        return tf.where(slot_mask, scores, tf.constant(PADDING_SCORE, scores.dtype))
+
+    def call(self, batch: Mapping[str, Any], training: bool = False) -> Any:
+        """Scores a batch as ``Prepared.dataset`` gives it: float32 ``[B, L]``, ``PADDING_SCORE`` in padding."""
+        query = self.encode_query(batch, training)
+        distinct = self.encode_items(batch, training)
+        item = {
+            name: Tokens(tf.gather(tokens.values, batch["item_index"]), tf.gather(tokens.mask, batch["item_index"]))
+            for name, tokens in distinct.items()
+        }
+        item.update(self.encode_slots(batch, training))
+        return self.score(query, item, batch["slot_mask"], training)
+
+    # -- Keras ------------------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = "softmax_loss",
+        metrics: Iterable[Any] = ("ndcg@10",),
+        loss_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As Keras's ``compile``; loss and metrics may be TF-Ranking names (see ``tfmmrank.objectives``).
+
+        The loss is the sum over a batch divided by its number of lists that have a label, so that neither padded slots
+        nor padded lists change it. A loss object must sum: ``reduction=keras.losses.Reduction.SUM``.
+        """
+        if isinstance(loss, str):
+            loss = get_loss(loss, **(loss_options or {}))
+        elif loss_options:
+            raise ValueError("loss_options only go with a loss given by name")
+        self.task = tfrs.tasks.Ranking(
+            loss=loss,
+            metrics=[get_metric(metric) if isinstance(metric, str) else metric for metric in metrics],
+        )
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compute_loss(self, inputs: Any, training: bool = False) -> Any:
+        """Loss of a ``(features, labels, weights)`` batch; updates the metrics."""
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(inputs)
+        scores = self(features, training=training)
+        known = labels >= 0
+        scores = tf.where(known, scores, tf.zeros_like(scores))
+        loss = self.task(labels, scores, sample_weight=weights, training=training)
+        lists = tf.reduce_sum(tf.cast(tf.reduce_any(known, axis=1), loss.dtype))
+        loss = loss / tf.maximum(lists, 1.0)
+        self.loss_tracker.update_state(loss, sample_weight=lists)
+        return loss / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype) if training else loss
+
+    def train_step(self, inputs: Any) -> dict[str, Any]:
+        """One step of TFRS's loop; reports the epoch's mean loss, where TFRS reports the last batch's."""
+        return self._logs(super().train_step(inputs))
+
+    def test_step(self, inputs: Any) -> dict[str, Any]:
+        """One evaluation step; reports the mean loss."""
+        return self._logs(super().test_step(inputs))
+
+    def _logs(self, logs: dict[str, Any]) -> dict[str, Any]:
+        for extra in ("regularization_loss", "total_loss"):
+            logs.pop(extra, None)
+        return {**logs, "loss": self.loss_tracker.result()}
+
+    def build_from_columns(self) -> Ranker:
+        """Creates all weights by scoring one list of missing values."""
+        if self.columns is None:
+            raise ValueError("the ranker does not know its columns yet; call adapt(data) first")
+        raw = {
+            side: {name: tf.constant(missing_values(kind, (1,))) for name, kind in getattr(self.columns, side).items()}
+            for side in ("query", "item", "slot")
+        }
+        batch: dict[str, Any] = {**self.preprocess_query(raw["query"]), **self.preprocess_items(raw["item"])}
+        batch.update({key: value[None] for key, value in self.preprocess_slots(raw["slot"]).items()})
+        batch["item_index"] = tf.zeros([1, 1], tf.int32)
+        batch["slot_mask"] = tf.ones([1, 1], tf.bool)
+        self(batch)
+        return self
+
+    # -- saving -----------------------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON values."""
+        return {
+            "name": self.name,
+            "towers": [{"kind": towers.name_of(type(tower)), **tower.get_config()} for tower in self.towers],
+            "fusion": {"kind": fusions.name_of(type(self.fusion)), **self.fusion.get_config()},
+            "columns": asdict(self.columns) if self.columns is not None else None,
+            **self._settings,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Ranker:
+        """The ranker of ``get_config``, with fresh weights."""
+        config = dict(config)
+        made: dict[str, Tower] = {}
+        for tower_config in sorted(config["towers"], key=lambda part: part["share"] is not None):
+            options = dict(tower_config)
+            kind, share = options.pop("kind"), options.pop("share")
+            made[options["name"]] = towers[kind](**options, share=made[share] if share else None)
+        fusion = dict(config["fusion"])
+        config["towers"] = [made[part["name"]] for part in config["towers"]]
+        config["fusion"] = fusions[fusion.pop("kind")](**fusion)
+        config["columns"] = RankerColumns(**config["columns"]) if config["columns"] else None
+        return cls(**config)
+
+    def save_ranker(self, directory: str | Path) -> None:
+        """Writes ``ranker.json`` and the weights into a directory; ``load_ranker`` reads them back."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        if not self.built:
+            self.build_from_columns()
+        self.save_weights(directory / "ranker.weights.h5")
+        (directory / "ranker.json").write_text(json.dumps(self.get_config(), ensure_ascii=False, indent=1), "utf-8")
+
+    @classmethod
+    def load_ranker(cls, directory: str | Path) -> Ranker:
+        """Reads what ``save_ranker`` wrote. Towers and fusions of your own must be registered (imported) before.
+
+        Raises:
+            FileNotFoundError: when the directory holds no ranker.
+        """
+        directory = Path(directory)
+        if not (directory / "ranker.json").is_file():
+            raise FileNotFoundError(f"{directory}: holds no ranker (ranker.json is missing); train one first")
+        ranker = cls.from_config(json.loads((directory / "ranker.json").read_text("utf-8"))).build_from_columns()
+        ranker.load_weights(directory / "ranker.weights.h5")
+        return ranker
+
+
+def _dim(value: Any, axis: int, shape: Any) -> Any:
+    """A dimension: static where it is known, which XLA and downstream layers need."""
+    return value.shape[axis] if value.shape[axis] is not None else shape[axis]
+
+
+def _check_towers(given: Sequence[Tower]) -> None:
+    names = [tower.name for tower in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f'two towers are named "{name}"; give each its own name')
+        if "/" in name:
+            raise ValueError(f'tower name "{name}" contains "/"')
+    if not any(tower.side != "query" for tower in given):
+        raise ValueError("a ranker needs at least one tower of side item or slot")
+    for tower in given:
+        if tower.share is not None and (tower.share not in given or tower.share.share is not None):
+            raise ValueError(
+                f'tower "{tower.name}" shares with "{tower.share.name}", which must be a tower of the same ranker '
+                "that itself shares with none"
+            )
+
+
+def _batches_for(owner: Tower, users: list[Tower], data: Any, lists: Any) -> Iterator[dict[str, Any]]:
+    """Raw training values of a tower and of those that share with it, under the owner's column names."""
+    for tower in users:
+        if tower.side == "query":
+            batches: Iterable[Mapping[str, Any]] = [lists.queries]
+        elif tower.side == "slot":
+            batches = [lists.slots]
+        else:
+            batches = data.catalogue.batches(4096, columns=tower.columns)
+        for batch in batches:
+            if tower is owner or len(tower.columns) == len(owner.columns):
+                yield {mine: batch[theirs] for mine, theirs in zip(owner.columns, tower.columns, strict=True)}
+            else:
+                for column in tower.columns:
+                    yield {mine: batch[column] for mine in owner.columns}

@@ -1,0 +1,78 @@
+"""From a recipe to a ranker that has seen its data."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from tfmmrank.fusion import fusions
+from tfmmrank.ranker import Ranker
+from tfmmrank.schema import Recipe, RecipeError
+from tfmmrank.stack import keras
+from tfmmrank.towers import Tower, towers
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and TensorFlow, and makes dropout's randomness part of the checkpointed state."""
+    keras.backend.experimental.enable_tf_random_generator()
+    keras.utils.set_random_seed(seed)
+
+
+def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
+    """Makes the towers, fusion and cross tower that a recipe's ``model`` part names, seeded by ``train.seed``.
+
+    Args:
+        recipe: the recipe.
+        data: a ``Prepared`` dataset to ``adapt`` to; None leaves the ranker unadapted.
+
+    Raises:
+        RecipeError: for an unknown tower or fusion, an option that its class does not take, or a wrong share.
+    """
+    model = recipe.model
+    seed_everything(recipe.train.seed)
+    made: dict[str, Tower] = {}
+    for name in sorted(model.towers, key=lambda key: model.towers[key].share is not None):
+        config = model.towers[name]
+        share = None
+        if config.share is not None:
+            if config.share not in made:
+                raise RecipeError(f'model.towers.{name}.share: no tower "{config.share}" that itself shares with none')
+            share = made[config.share]
+        options = {"dim": model.dim, **config.options}
+        made[name] = _make(
+            f"model.towers.{name}", towers, config.kind,
+            dict(columns=config.columns, side=config.side, share=share, name=name, **options),
+        )  # fmt: skip
+    fusion = _make("model.fusion", fusions, model.fusion.kind, {"dim": model.dim, **model.fusion.options})
+    ranker = Ranker(
+        [made[name] for name in model.towers],
+        fusion,
+        cross_layers=model.cross.layers,
+        cross_projection=model.cross.projection_dim,
+        deep=model.cross.deep,
+        dropout=model.cross.dropout,
+    )
+    return ranker.adapt(data) if data is not None else ranker
+
+
+def _make(where: str, registry: Any, kind: str, options: dict[str, Any]) -> Any:
+    try:
+        cls = registry[kind]
+        known = _options_of(cls)
+        for option in options:
+            if option not in known:
+                raise ValueError(f'"{kind}" has no option "{option}"; options: {", ".join(sorted(known))}')
+        return cls(**options)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _options_of(cls: type) -> set[str]:
+    """Keyword arguments that a class and its bases name."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if base.__module__.startswith(("keras", "tf_keras", "tensorflow")):
+            break
+        if "__init__" in vars(base):
+            names |= {name for name, p in inspect.signature(base.__init__).parameters.items() if p.kind != p.VAR_KEYWORD}  # type: ignore[misc]
+    return names - {"self"}

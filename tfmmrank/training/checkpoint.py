@@ -1,0 +1,99 @@
+"""Keeping what training reached: best weights, early stopping, and the state to resume from after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmmrank.stack import keras, tf
+
+
+class ResumableTraining(keras.callbacks.Callback):
+    """Early stopping on a metric to maximise, best weights on disk, and checkpoints that continue exactly.
+
+    A checkpoint holds weights, optimizer slots, dropout's random state, the epoch and step reached, the history and the
+    early stopping's counters. On a CPU with one seed, a run killed at any moment and started again ends with the weights
+    of an uninterrupted one.
+
+    Args:
+        directory: where checkpoints and ``best.weights.h5`` go.
+        monitor: the log to maximise; where it is missing (no validation data), the last epoch counts as the best.
+        patience: epochs without a better value before stopping; 0: never stop.
+        every_steps: also checkpoint every so many steps; None: after each epoch only.
+    """
+
+    def __init__(
+        self, directory: Path, monitor: str = "val_ndcg@10", patience: int = 5, every_steps: int | None = None
+    ) -> None:
+        super().__init__()
+        self.directory, self.monitor, self.patience, self.every_steps = directory, monitor, patience, every_steps
+        self.state: dict[str, Any] = {"epoch": 0, "step": 0, "best": None, "wait": 0, "done": False, "history": {}}
+
+    def restore(self, model: Any) -> bool:
+        """Binds to a built, compiled model and loads the last checkpoint; returns whether there was one."""
+        model.optimizer.build(model.trainable_variables)
+        self._packed = tf.Variable("", dtype=tf.string)
+        generators = {
+            str(i): generator for i, generator in enumerate(_random_generators(model))
+        }
+        checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, state=self._packed, **{f"rng_{k}": g for k, g in generators.items()}
+        )
+        self.manager = tf.train.CheckpointManager(checkpoint, str(self.directory), max_to_keep=2)
+        if self.manager.latest_checkpoint is None:
+            return False
+        checkpoint.restore(self.manager.latest_checkpoint).expect_partial()
+        self.state = json.loads(self._packed.numpy().decode())
+        return True
+
+    @property
+    def best_weights(self) -> Path:
+        """Where the best epoch's weights are."""
+        return self.directory / "best.weights.h5"
+
+    def _save(self) -> None:
+        self._packed.assign(json.dumps(self.state))
+        self.manager.save()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Checkpoints every ``every_steps`` steps."""
+        self.state["step"] += 1
+        if self.every_steps and self.state["step"] % self.every_steps == 0:
+            self._save()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the epoch, keeps its weights if they are the best, decides whether to go on, checkpoints."""
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        for name, value in logs.items():
+            self.state["history"].setdefault(name, []).append(value)
+        if not np.isfinite(logs.get("loss", 0.0)):
+            raise FloatingPointError(
+                f"the training loss became {logs['loss']} in epoch {epoch + 1}; lower train.learning_rate or clip_norm"
+            )
+        value = logs.get(self.monitor)
+        if value is None or self.state["best"] is None or value > self.state["best"]:
+            self.state.update(best=value, wait=0)
+            aside = self.directory / "aside.weights.h5"
+            self.model.save_weights(aside)
+            os.replace(aside, self.best_weights)
+        else:
+            self.state["wait"] += 1
+            if self.patience and self.state["wait"] >= self.patience:
+                self.state["done"] = True
+                self.model.stop_training = True
+        self.state.update(epoch=epoch + 1, step=0)
+        self._save()
+
+
+def _random_generators(model: Any) -> list[Any]:
+    """The generators of dropout layers, in the model's order: Keras leaves them out of checkpoints."""
+    found: list[Any] = []
+    for layer in model._flatten_layers(include_self=False):
+        generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+        if generator is not None and all(generator is not other for other in found):
+            found.append(generator)
+    return found

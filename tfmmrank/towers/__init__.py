@@ -1,10 +1,8 @@
-"""Towers: one file a modality. ``towers`` is the registry, ``Tower`` the base of your own."""
+"""Towers: one modality in, tokens out. Importing this package registers the built-in ones."""
 
-from tfmmrank.towers.base import Tower, towers
+from tfmmrank.towers.base import SIDES, Tower, towers
 from tfmmrank.towers.behaviour import BehaviourTower
 from tfmmrank.towers.image import ImageTower
 from tfmmrank.towers.text import TextTower
 
-register_tower = towers.register
-
-__all__ = ["BehaviourTower", "ImageTower", "TextTower", "Tower", "register_tower", "towers"]
+__all__ = ["SIDES", "BehaviourTower", "ImageTower", "TextTower", "Tower", "towers"]

@@ -50,7 +50,9 @@ class Tower(keras.layers.Layer):
         super().__init__(name=name, **kwargs)
         self.columns = [columns] if isinstance(columns, str) else list(columns)
         if side not in SIDES:
-            raise ValueError(f'{type(self).__name__} "{self.name}": side is "{side}"; expected one of {", ".join(SIDES)}')
+            raise ValueError(
+                f'{type(self).__name__} "{self.name}": side is "{side}"; expected one of {", ".join(SIDES)}'
+            )
         if not self.columns:
             raise ValueError(f'{type(self).__name__} "{self.name}": columns is empty; name at least one column')
         if share is not None and type(share) is not type(self):

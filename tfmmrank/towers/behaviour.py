@@ -1,183 +1,297 @@
-"""The behaviour tower: numbers and categories, such as price, brand, past clicks, or a LETOR file's features."""
+"""The behaviour tower: numbers and categories, such as prices, brands and past clicks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
+from tfmmrank.towers import normalise
 from tfmmrank.towers.base import Tower, towers
-from tfmmrank.towers.normalize import NORMALIZERS, learn_normalizer, normalize
 
+MISSING_ID, UNKNOWN_ID = 0, 1
 
-@dataclass(frozen=True)
-class Learnt:
-    """What ``adapt`` learnt: by column, a normaliser for each component, or the known categories."""
-
-    numeric: dict[str, list[dict[str, Any]]]
-    categories: dict[str, list[str]]
+_SHARED = (
+    "dim", "normalize", "max_categories", "hash_buckets", "embedding_dim", "hidden", "dropout", "widths",
+)  # fmt: skip
 
 
 @towers.register("behaviour")
+@keras.utils.register_keras_serializable("tfmmrank")
 class BehaviourTower(Tower):
     """Numbers and categories to one token.
 
-    ``adapt`` learns a normaliser for every number and a vocabulary for every category.
+    Numbers are brought onto one scale with what ``adapt`` learnt; whether each is there is told to the network.
+    Categories are embedded. Then dense layers. A row of which nothing is there is masked.
 
     Args:
-        columns: the columns; numeric unless named in ``categorical``. A slot column may be wide.
-        side: ``item``, ``slot`` or ``query``.
+        columns: all columns; may be empty when ``numeric`` and ``categorical`` name them.
+        side: ``query``, ``item`` or ``slot``.
         dim: width of the token.
-        share: a behaviour tower whose normalisers, vocabularies and weights this one uses.
-        categorical: which of the columns are categories.
-        normalize: ``quantile`` (piecewise linear to [−1, 1]), ``log`` (signed log1p, then standardised), ``standard``.
-        hash_buckets: hash categories into so many buckets instead of learning a vocabulary; None: learn.
-        max_categories: the most frequent values that get an embedding of their own.
+        share: a behaviour tower whose normalisers, categories and weights this one uses: its columns are matched with
+            that tower's by place, and all other options are that tower's.
+        numeric: number columns; None: those of ``columns`` that ``categorical`` does not name.
+        categorical: string columns.
+        normalize: ``quantile`` (rank among the values seen, from -1 to 1), ``log`` (sign(x) log(1 + |x|), standardised)
+            or ``standard``.
+        max_categories: most frequent values kept of each categorical column; others share one embedding.
+        hash_buckets: hash categories into so many buckets instead of learning a vocabulary.
         embedding_dim: width of a category's embedding.
-        hidden: widths of the Dense layers.
-        dropout: rate in [0, 1).
-        learnt: what ``adapt`` learnt, when already known.
+        hidden: widths of the dense layers before the projection.
+        dropout: rate after each of them, in [0, 1).
+        widths: numbers in a column, where not 1; learnt by ``adapt``.
+        learnt: what ``adapt`` learnt; give it to skip that.
+        name: the modality's name.
 
-    Output: ``Tokens`` with values ``[n, 1, dim]``; a row in which every column is missing is masked out.
+    Raises:
+        ValueError: for an unknown normaliser, columns named twice or nowhere, or options out of range.
 
     Example:
-        >>> tower = BehaviourTower(["price", "brand"], categorical=["brand"], name="attributes")
-        >>> tower.adapt([{"price": np.array([9.5, 20.0]), "brand": np.array([b"Acme", b"Zenit"])}])
-        >>> tower(tower.preprocess({"price": tf.constant([10.0]), "brand": tf.constant(["Acme"])})).values.shape
-        TensorShape([1, 1, 64])
+        >>> tower = BehaviourTower(["price", "brand"], categorical=["brand"], dim=16, name="facts")
+        >>> raw = {"price": np.array([9.5, np.nan], np.float32), "brand": np.array([b"acme", b""], object)}
+        >>> tower.adapt([raw])
+        >>> tower(tower.preprocess(raw)).mask.numpy().tolist()
+        [[True], [False]]
     """
 
     def __init__(
         self,
-        columns: Iterable[str],
+        columns: Iterable[str] = (),
         side: str = "item",
         dim: int = 64,
-        share: Tower | None = None,
-        categorical: Iterable[str] = (),
+        share: BehaviourTower | None = None,
+        numeric: Sequence[str] | None = None,
+        categorical: Sequence[str] = (),
         normalize: str = "quantile",
+        max_categories: int = 1000,
         hash_buckets: int | None = None,
-        max_categories: int = 5000,
         embedding_dim: int = 16,
-        hidden: Iterable[int] = (64,),
-        dropout: float = 0.1,
+        hidden: Sequence[int] = (64,),
+        dropout: float = 0.0,
+        widths: Mapping[str, int] | None = None,
         learnt: Mapping[str, Any] | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(columns, side, dim, share, name, **kwargs)
+        columns = [columns] if isinstance(columns, str) else list(columns)
+        super().__init__(
+            columns or [*(numeric or ()), *categorical], side=side, dim=dim, share=share, name=name, **kwargs
+        )
         self.categorical = list(categorical)
-        for column in self.categorical:
-            if column not in self.columns:
-                raise ValueError(f'BehaviourTower "{self.name}": categorical names "{column}", which is not in columns')
-        if normalize not in NORMALIZERS:
-            raise ValueError(
-                f'BehaviourTower "{self.name}": normalize is "{normalize}"; expected one of {", ".join(NORMALIZERS)}'
-            )
-        self.numeric = [column for column in self.columns if column not in self.categorical]
-        self.normalize, self.hash_buckets, self.max_categories = normalize, hash_buckets, max_categories
+        self.numeric = [c for c in self.columns if c not in categorical] if numeric is None else list(numeric)
+        self.normalize, self.max_categories, self.hash_buckets = normalize, max_categories, hash_buckets
         self.embedding_dim, self.hidden, self.dropout = embedding_dim, list(hidden), dropout
-        self.learnt: Learnt | None = None
-        if share is None:
-            self._dense = [keras.layers.Dense(width, "gelu", name=f"dense_{i}") for i, width in enumerate(self.hidden)]
-            self._project = keras.layers.Dense(dim, name="project")
-            self._norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
-            self._drop = keras.layers.Dropout(dropout)
-            if learnt is not None:
-                self._set_learnt(Learnt(**learnt))
+        self.widths = {column: (widths or {}).get(column, 1) for column in self.numeric}
+        self._learnt: dict[str, Any] | None = None
+        self._check()
+        if share is not None:
+            self._join(share)
+        elif learnt is not None:
+            self._know(dict(learnt))
 
-    @property
-    def owner(self) -> BehaviourTower:
-        """The tower that holds what was learnt."""
-        return self.share if isinstance(self.share, BehaviourTower) else self
+    def _check(self) -> None:
+        where = f'BehaviourTower "{self.name}"'
+        if self.normalize not in normalise.METHODS:
+            raise ValueError(f'{where}: normalize is "{self.normalize}"; expected {", ".join(normalise.METHODS)}')
+        for column in dict.fromkeys([*self.columns, *self.numeric, *self.categorical]):
+            if [*self.numeric, *self.categorical].count(column) != 1 or self.columns.count(column) != 1:
+                raise ValueError(f'{where}: column "{column}" must stand once, in either numeric or categorical')
+        for key in ("max_categories", "hash_buckets", "embedding_dim"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise ValueError(f"{where}: {key} is {getattr(self, key)}; expected at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"{where}: dropout is {self.dropout}; expected a rate in [0, 1)")
+
+    def _join(self, owner: BehaviourTower) -> None:
+        where = f'BehaviourTower "{self.name}"'
+        if self.dim != owner.dim:
+            raise ValueError(f'{where}: dim is {self.dim}, but "{owner.name}", which it shares, has {owner.dim}')
+        if len(self.columns) != len(owner.columns):
+            raise ValueError(
+                f'{where} has {len(self.columns)} columns, but "{owner.name}", which it shares, has {len(owner.columns)}'
+            )
+        mine = dict(zip(owner.columns, self.columns, strict=True))
+        self.numeric = [mine[column] for column in owner.numeric]
+        self.categorical = [mine[column] for column in owner.categorical]
+        for key in _SHARED:
+            setattr(self, key, getattr(owner, key))
+
+    # -- learning from data -------------------------------------------------------------------------------------------
 
     def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Learns normalisers (ignoring NaN) and vocabularies (ignoring empty values)."""
-        samples: dict[str, list[np.ndarray]] = {column: [] for column in self.numeric}
+        """Learns normalisers and categories from raw batches ``{column: array [n] or [n, width]}``, read once.
+
+        Raises:
+            ValueError: when the tower shares or is built, no row comes, or a column is of the wrong kind or width.
+        """
+        if self.share is not None:
+            raise ValueError(f'BehaviourTower "{self.name}" shares with "{self.share.name}"; adapt that one')
+        if self.built:
+            raise ValueError(f'BehaviourTower "{self.name}" already has weights for what it learnt; adapt a new tower')
+        samples: dict[str, list[normalise.Sample]] = {}
         counts: dict[str, Counter[bytes]] = {column: Counter() for column in self.categorical}
+        rows = 0
         for batch in batches:
             for column in self.numeric:
-                values = np.asarray(batch[column], np.float32)
-                samples[column].append(values.reshape(len(values), -1))
+                values = self._numbers(column, batch[column])
+                if column not in samples:
+                    samples[column] = [normalise.Sample() for _ in range(values.shape[1])]
+                elif len(samples[column]) != values.shape[1]:
+                    raise ValueError(
+                        f'BehaviourTower "{self.name}": column "{column}" is {values.shape[1]} wide; '
+                        f"it was {len(samples[column])} before"
+                    )
+                for sample, feature in zip(samples[column], values.T, strict=True):
+                    sample.add(feature[np.isfinite(feature)])
             for column in self.categorical:
-                counts[column].update(value for value in batch[column] if value)
-        learnt = Learnt({}, {})
-        for column, parts in samples.items():
-            table = np.concatenate(parts) if parts else np.full((1, 1), np.nan, np.float32)
-            learnt.numeric[column] = [learn_normalizer(values, self.normalize) for values in table.T]
-        for column, counter in counts.items():
-            common = [] if self.hash_buckets else sorted(counter.most_common(self.max_categories), key=lambda p: (-p[1], p[0]))
-            learnt.categories[column] = [value.decode() if isinstance(value, bytes) else value for value, _ in common]
-        self._set_learnt(learnt)
+                counts[column].update(self._strings(column, batch[column]))
+            rows += len(batch[self.columns[0]])
+        if not rows:
+            raise ValueError(f'BehaviourTower "{self.name}": no row of {", ".join(self.columns)} to learn from')
+        self.widths = {column: len(samples[column]) for column in self.numeric}
+        learnt = normalise.learn(self.normalize, [s.values() for column in self.numeric for s in samples[column]])
+        self._know({"numbers": learnt, "categories": {} if self.hash_buckets else self._most_frequent(counts)})
 
-    def _set_learnt(self, learnt: Learnt) -> None:
-        self.learnt = learnt
-        self._tables, self._embeddings = {}, []
-        for column in self.categorical:
-            if self.hash_buckets:
-                size = self.hash_buckets
-            else:
-                size = len(learnt.categories[column])
-                keys = tf.constant(learnt.categories[column] or [""], tf.string)
-                # 0: missing, 1: not in the vocabulary, from 2: known
-                self._tables[column] = tf.lookup.StaticHashTable(
-                    tf.lookup.KeyValueTensorInitializer(keys, tf.range(2, 2 + len(keys), dtype=tf.int32)), 1
+    def _numbers(self, column: str, values: Any) -> np.ndarray:
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiub":
+            raise ValueError(
+                f'BehaviourTower "{self.name}": column "{column}" holds strings; expected numbers. Name it in categorical'
+            )
+        return values.reshape(len(values), -1)
+
+    def _strings(self, column: str, values: Any) -> list[bytes]:
+        values = np.asarray(values)
+        if values.dtype.kind in "fiub" or values.ndim != 1:
+            raise ValueError(
+                f'BehaviourTower "{self.name}": column "{column}" holds numbers; expected strings. Name it in numeric'
+            )
+        return [value.encode() if isinstance(value, str) else value for value in values.tolist() if value]
+
+    def _most_frequent(self, counts: Mapping[str, Counter[bytes]]) -> dict[str, list[str]]:
+        return {
+            column: [
+                value.decode("utf-8")
+                for value, _ in sorted(counter.items(), key=lambda entry: (-entry[1], entry[0]))[: self.max_categories]
+            ]
+            for column, counter in counts.items()
+        }
+
+    def _know(self, learnt: dict[str, Any]) -> None:
+        self._learnt = learnt
+        self._tables = {}
+        # Tables must not belong to whatever graph is being traced.
+        with tf.init_scope():
+            for column, values in learnt["categories"].items():
+                initializer = tf.lookup.KeyValueTensorInitializer(
+                    tf.constant(values, tf.string, shape=[len(values)]),
+                    tf.range(UNKNOWN_ID + 1, UNKNOWN_ID + 1 + len(values), dtype=tf.int32),
                 )
-            self._embeddings.append(keras.layers.Embedding(size + 2, self.embedding_dim, name=f"embed_{column}"))
+                self._tables[column] = tf.lookup.StaticHashTable(initializer, UNKNOWN_ID)
+
+    # -- host ---------------------------------------------------------------------------------------------------------
 
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Numbers ``[n]`` or ``[n, width]`` and strings ``[n]`` to numeric features.
+        """Raw columns to what the network reads; a part without columns is left out.
 
         Returns:
-            ``numeric`` float32 ``[n, F]`` (0 where missing), ``present`` float32 ``[n, F]``, ``categories`` int32
-            ``[n, C]`` (0 where missing, 1 where unknown).
+            ``numeric``: float32 ``[n, F]``, normalised, 0 where missing. ``present``: float32 ``[n, F]``, 1 or 0.
+            ``categorical``: int32 ``[n, C]``; 0 missing, 1 unknown (or, hashed, 1 and up the buckets).
+
+        Raises:
+            ValueError: before ``adapt``.
         """
-        owner = self.owner
-        if owner.learnt is None:
-            raise ValueError(f'BehaviourTower "{owner.name}" has not learnt its normalisers yet; call adapt first')
-        names = dict(zip(owner.columns, self.columns, strict=True))
-        rows = tf.shape(raw[self.columns[0]])[0]
-        numbers, present, categories = [tf.zeros([rows, 0])], [tf.zeros([rows, 0])], [tf.zeros([rows, 0], tf.int32)]
-        for column in owner.numeric:
-            width = len(owner.learnt.numeric[column])
-            values = tf.reshape(tf.cast(raw[names[column]], tf.float32), [-1, width])
+        owner = self.share or self
+        if owner._learnt is None:
+            raise ValueError(f'BehaviourTower "{owner.name}" has learnt nothing yet; call adapt first')
+        features = {}
+        if self.numeric:
+            values = tf.concat(
+                [
+                    tf.reshape(tf.cast(raw[column], tf.float32), [-1, owner.widths[theirs]])
+                    for column, theirs in zip(self.numeric, owner.numeric, strict=True)
+                ],
+                axis=1,
+            )
             there = tf.math.is_finite(values)
-            scaled = [
-                normalize(tf.where(there[:, i], values[:, i], 0.0), learnt)
-                for i, learnt in enumerate(owner.learnt.numeric[column])
+            values = normalise.apply(owner.normalize, owner._learnt["numbers"], tf.where(there, values, 0.0))
+            features["numeric"] = tf.where(there, values, 0.0)
+            features["present"] = tf.cast(there, tf.float32)
+        if self.categorical:
+            columns = zip(self.categorical, owner.categorical, strict=True)
+            features["categorical"] = tf.stack(
+                [owner._category_ids(theirs, raw[column]) for column, theirs in columns], 1
+            )
+        return features
+
+    def _category_ids(self, column: str, values: Any) -> Any:
+        values = tf.convert_to_tensor(values, tf.string)
+        if self.hash_buckets:
+            ids = tf.cast(tf.strings.to_hash_bucket_fast(values, self.hash_buckets), tf.int32) + MISSING_ID + 1
+        else:
+            ids = self._tables[column].lookup(values)
+        return tf.where(tf.equal(values, ""), MISSING_ID, ids)
+
+    # -- accelerator --------------------------------------------------------------------------------------------------
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the embeddings, for the categories learnt, and the dense layers."""
+        if self.share is not None:
+            if not self.share.built:
+                self.share.build(input_shape)
+        elif not self.built:
+            if self._learnt is None:
+                raise ValueError(f'BehaviourTower "{self.name}" has learnt nothing yet; call adapt first')
+            sizes = [
+                self.hash_buckets + 1 if self.hash_buckets else len(self._learnt["categories"][column]) + UNKNOWN_ID + 1
+                for column in self.categorical
             ]
-            numbers.append(tf.where(there, tf.stack(scaled, 1), 0.0))
-            present.append(tf.cast(there, tf.float32))
-        for column in owner.categorical:
-            value = raw[names[column]]
-            if owner.hash_buckets:
-                index = 2 + tf.cast(tf.strings.to_hash_bucket_fast(value, owner.hash_buckets), tf.int32)
-            else:
-                index = owner._tables[column].lookup(value)
-            categories.append(tf.where(tf.equal(value, ""), 0, index)[:, None])
-        return {"numeric": tf.concat(numbers, 1), "present": tf.concat(present, 1), "categories": tf.concat(categories, 1)}
+            self.embeddings = [
+                keras.layers.Embedding(size, self.embedding_dim, name=f"embedding_{i}") for i, size in enumerate(sizes)
+            ]
+            self.dense = [keras.layers.Dense(width, "gelu", name=f"dense_{i}") for i, width in enumerate(self.hidden)]
+            self.drop = keras.layers.Dropout(self.dropout, name="drop")
+            self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
+            self.project = keras.layers.Dense(self.dim, name="project")
+        super().build(input_shape)
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """Features to one token a row."""
-        return self.owner.encode(features, training)
+        """What ``preprocess`` gives to one token: values ``[n, 1, dim]``, mask ``[n, 1]``."""
+        return (self.share or self)._encode(features, training)
 
-    def encode(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """The shared part."""
-        categories = features["categories"]
-        parts = [features["numeric"], features["present"]]
-        parts += [embed(categories[:, i]) for i, embed in enumerate(self._embeddings)]
-        hidden = tf.concat([tf.cast(part, self.compute_dtype) for part in parts], 1)
-        for dense in self._dense:
-            hidden = self._drop(dense(hidden), training=training)
-        there = tf.reduce_any(features["present"] > 0, axis=1) | tf.reduce_any(categories > 0, axis=1)
-        return Tokens(self._norm(self._project(hidden))[:, None], there[:, None])
+    def _encode(self, features: Mapping[str, Any], training: bool) -> Tokens:
+        parts, there = [], []
+        if self.numeric:
+            present = tf.cast(features["present"], self.compute_dtype)
+            parts += [tf.cast(features["numeric"], self.compute_dtype) * present, 1.0 - present]
+            there.append(tf.reduce_any(present > 0, axis=1))
+        if self.categorical:
+            ids = features["categorical"]
+            parts += [embedding(ids[:, i]) for i, embedding in enumerate(self.embeddings)]
+            there.append(tf.reduce_any(ids != MISSING_ID, axis=1))
+        hidden = tf.concat(parts, axis=1)
+        for dense in self.dense:
+            hidden = self.drop(dense(hidden), training=training)
+        mask = tf.reduce_any(tf.stack(there), axis=0)[:, None]
+        values = self.project(self.norm(hidden))[:, None]
+        return Tokens(tf.where(mask[..., None], values, tf.zeros_like(values)), mask)
 
     def get_config(self) -> dict[str, Any]:
-        """Settings and what was learnt."""
-        keys = ("categorical", "normalize", "hash_buckets", "max_categories", "embedding_dim", "hidden", "dropout")
-        learnt = asdict(self.learnt) if self.learnt is not None else None
-        return {**super().get_config(), **{key: getattr(self, key) for key in keys}, "learnt": learnt}
+        """The arguments of ``__init__``, with what ``adapt`` learnt (of the owner only, when shared)."""
+        return {
+            **super().get_config(),
+            "numeric": self.numeric,
+            "categorical": self.categorical,
+            "normalize": self.normalize,
+            "max_categories": self.max_categories,
+            "hash_buckets": self.hash_buckets,
+            "embedding_dim": self.embedding_dim,
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "widths": dict(self.widths),
+            "learnt": self._learnt if self.share is None else None,
+        }

@@ -1,4 +1,4 @@
-"""The text tower: WordPiece ids, keras-nlp's embeddings and Transformer layers."""
+"""The text tower: WordPiece tokens through a small Transformer encoder."""
 
 from __future__ import annotations
 
@@ -8,37 +8,45 @@ from typing import Any
 from tfmmrank.stack import keras, keras_nlp, tf
 from tfmmrank.tokens import Tokens
 from tfmmrank.towers.base import Tower, towers
-from tfmmrank.towers.wordpiece import WordPiece, learn_vocabulary
+from tfmmrank.towers.wordpiece import PAD_ID, RESERVED, WordCounter, WordPiece, learn_vocabulary
+
+_SHARED = ("dim", "vocab_size", "layers", "heads", "hidden", "dropout")
 
 
 @towers.register("text")
+@keras.utils.register_keras_serializable("tfmmrank")
 class TextTower(Tower):
-    """Texts to one token a word piece.
+    """Texts to one token per WordPiece.
 
-    ``adapt`` learns the vocabulary. Towers that share use the owner's vocabulary and weights, with a length of their own
-    up to the owner's ``max_positions``.
+    Token and position embeddings, ``layers`` Transformer encoder layers (pre-norm), a projection. The vocabulary is
+    learnt from the texts given to ``adapt``: lower case, accents stripped, Chinese by the character.
 
     Args:
-        columns: text columns, joined with a separator.
-        side: ``query`` or ``item``.
-        dim: width of the tokens.
-        share: a text tower whose vocabulary and weights this one uses.
-        vocab_size: upper bound on the vocabulary.
-        max_tokens: T; longer texts are cut.
-        max_positions: positions that have an embedding; at least every sharing tower's ``max_tokens``.
-        layers: Transformer layers; 0: embeddings alone.
-        heads: attention heads; divides ``dim``.
-        hidden: width of the Transformer's feed-forward part.
-        dropout: rate in [0, 1).
-        pooled: one token, the masked mean, instead of T.
-        vocabulary: the pieces, when already learnt.
+        columns: text columns; joined in this order with a separator, and cut at the end when there is no room.
+        side: ``query``, ``item`` or ``slot``.
+        dim: width of the tokens and of the encoder.
+        share: a text tower whose vocabulary, embeddings and encoder this one uses; then ``dim``, ``vocab_size``,
+            ``layers``, ``heads``, ``hidden`` and ``dropout`` are that tower's.
+        vocab_size: largest number of vocabulary entries.
+        max_tokens: tokens kept of a text.
+        layers: encoder layers; 0 gives plain embeddings without positions: a bag of words.
+        heads: attention heads; must divide ``dim``.
+        hidden: inner width of the encoder's feed-forward layers.
+        dropout: rate in the encoder, in [0, 1).
+        pooled: whether to give one token, the mean, instead of one per WordPiece.
+        vocabulary: learnt by ``adapt``; give it to skip that.
+        max_positions: number of position embeddings; at least ``max_tokens`` of this tower and of those sharing it.
+        name: the modality's name.
 
-    Output: ``Tokens`` with values ``[n, max_tokens, dim]`` (``[n, 1, dim]`` when pooled). An empty text is masked out.
+    Raises:
+        ValueError: for sizes out of range, or a share that does not fit.
 
     Example:
-        >>> tower = TextTower(["title"], name="title")
-        >>> tower.adapt([{"title": np.array([b"red shoes", "红色 鞋".encode()])}])
+        >>> tower = TextTower(["title"], dim=32, name="title")
+        >>> tower.adapt([{"title": np.array([b"red shoes", b"red hat"], object)}])
         >>> tokens = tower(tower.preprocess({"title": tf.constant(["red shoes"])}))
+        >>> tokens.values.shape
+        TensorShape([1, 24, 32])
     """
 
     def __init__(
@@ -46,86 +54,161 @@ class TextTower(Tower):
         columns: Iterable[str],
         side: str = "item",
         dim: int = 64,
-        share: Tower | None = None,
+        share: TextTower | None = None,
         vocab_size: int = 8000,
         max_tokens: int = 24,
-        max_positions: int = 128,
-        layers: int = 1,
+        layers: int = 2,
         heads: int = 4,
         hidden: int = 128,
         dropout: float = 0.1,
         pooled: bool = False,
         vocabulary: Sequence[str] | None = None,
+        max_positions: int | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(columns, side, dim, share, name, **kwargs)
-        if dim % heads:
-            raise ValueError(f'TextTower "{self.name}": dim {dim} is not divisible by heads {heads}')
-        limit = share.max_positions if isinstance(share, TextTower) else max_positions
-        if not 0 < max_tokens <= limit:
-            raise ValueError(f'TextTower "{self.name}": max_tokens is {max_tokens}; expected 1 to {limit} (max_positions)')
-        self.vocab_size, self.max_tokens, self.max_positions = vocab_size, max_tokens, max_positions
-        self.layers, self.heads, self.hidden, self.dropout, self.pooled = layers, heads, hidden, dropout, pooled
-        self._vocabulary: list[str] | None = None
-        self._tokenizer: WordPiece | None = None
-        if share is None:
-            self._blocks = [
-                keras_nlp.layers.TransformerEncoder(hidden, heads, dropout, "gelu", normalize_first=True, name=f"block_{i}")
-                for i in range(layers)
-            ]
-            self._norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
-            self._drop = keras.layers.Dropout(dropout)
-            if vocabulary is not None:
-                self._set_vocabulary(vocabulary)
+        super().__init__(columns, side=side, dim=dim, share=share, name=name, **kwargs)
+        self.vocab_size, self.max_tokens = vocab_size, max_tokens
+        self.layers, self.heads, self.hidden, self.dropout = layers, heads, hidden, dropout
+        self.pooled = pooled
+        self.max_positions = max(max_positions or 0, max_tokens)
+        self._check()
+        self._wordpiece: WordPiece | None = None
+        if share is not None:
+            self._join(share)
+        elif vocabulary is not None:
+            self._wordpiece = WordPiece(vocabulary)
 
-    @property
-    def owner(self) -> TextTower:
-        """The tower that holds vocabulary and weights."""
-        return self.share if isinstance(self.share, TextTower) else self
+    def _check(self) -> None:
+        where = f'TextTower "{self.name}"'
+        for key, least in (("vocab_size", len(RESERVED) + 1), ("max_tokens", 1), ("layers", 0), ("heads", 1)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{where}: {key} is {getattr(self, key)}; expected at least {least}")
+        if self.layers and self.dim % self.heads:
+            raise ValueError(f"{where}: heads is {self.heads}, which does not divide dim {self.dim}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"{where}: dropout is {self.dropout}; expected a rate in [0, 1)")
+
+    def _join(self, owner: TextTower) -> None:
+        if self.dim != owner.dim:
+            raise ValueError(
+                f'TextTower "{self.name}": dim is {self.dim}, but "{owner.name}", whose weights it shares, has {owner.dim}'
+            )
+        for key in _SHARED:
+            setattr(self, key, getattr(owner, key))
+        if owner.max_positions < self.max_tokens:
+            if owner.built:
+                raise ValueError(
+                    f'TextTower "{self.name}": max_tokens is {self.max_tokens}, but "{owner.name}" was already built '
+                    f"for {owner.max_positions}; give that tower max_positions={self.max_tokens}"
+                )
+            owner.max_positions = self.max_tokens
 
     @property
     def vocabulary(self) -> list[str]:
-        """The learnt pieces. Raises ValueError before ``adapt``."""
-        if self.owner._vocabulary is None:
-            raise ValueError(f'TextTower "{self.owner.name}" has no vocabulary yet; call adapt first')
-        return self.owner._vocabulary
-
-    def _set_vocabulary(self, vocabulary: Sequence[str]) -> None:
-        self._vocabulary = list(vocabulary)
-        self._tokenizer = WordPiece(self._vocabulary)
-        self._embed = keras_nlp.layers.TokenAndPositionEmbedding(
-            len(self._vocabulary), self.max_positions, self.dim, embeddings_initializer="glorot_uniform", name="embed"
-        )
+        """The vocabulary, the sharing tower's where there is one; empty before ``adapt``."""
+        wordpiece = (self.share or self)._wordpiece
+        return list(wordpiece.vocabulary) if wordpiece is not None else []
 
     def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Learns the vocabulary from raw texts."""
-        texts = (batch[column] for batch in batches for column in self.columns)
-        self._set_vocabulary(learn_vocabulary(texts, self.vocab_size))
+        """Learns the vocabulary from raw batches ``{column: bytes array [n]}``, read once.
+
+        Raises:
+            ValueError: when the tower shares or is built, or the texts hold no word.
+        """
+        if self.share is not None:
+            raise ValueError(f'TextTower "{self.name}" shares with "{self.share.name}"; adapt that one')
+        if self.built:
+            raise ValueError(f'TextTower "{self.name}" already has weights for its vocabulary; adapt a new tower')
+        words = WordCounter()
+        for batch in batches:
+            for column in self.columns:
+                words.add(batch[column])
+        if not words.counts:
+            raise ValueError(
+                f'TextTower "{self.name}": the texts of {", ".join(self.columns)} hold no word to learn a vocabulary from'
+            )
+        self._wordpiece = WordPiece(learn_vocabulary(words.counts, self.vocab_size))
 
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Strings ``[n]`` to ``{"ids": int32 [n, max_tokens]}``, 0 being padding."""
-        assert self.vocabulary
-        return {"ids": self.owner._tokenizer([raw[column] for column in self.columns], self.max_tokens)}  # type: ignore[misc]
+        """Texts ``{column: string [n]}`` to ``{"ids": int32 [n, max_tokens]}``; 0 pads, an empty text is all 0.
+
+        Raises:
+            ValueError: before ``adapt``.
+        """
+        owner = self.share or self
+        if owner._wordpiece is None:
+            raise ValueError(f'TextTower "{owner.name}" has no vocabulary yet; call adapt first')
+        return {"ids": owner._wordpiece.ids([raw[column] for column in self.columns], self.max_tokens)}
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the embeddings and the encoder, for the vocabulary learnt."""
+        if self.share is not None:
+            if not self.share.built:
+                self.share.build(input_shape)
+        elif not self.built:
+            if self._wordpiece is None:
+                raise ValueError(f'TextTower "{self.name}" has no vocabulary yet; call adapt first')
+            # Words must outweigh positions at the start, or equal words at different places would not look alike.
+            self.embedding = keras.layers.Embedding(
+                len(self._wordpiece.vocabulary),
+                self.dim,
+                embeddings_initializer=keras.initializers.RandomNormal(stddev=self.dim**-0.5),
+                name="embedding",
+            )
+            self.drop = keras.layers.Dropout(self.dropout, name="drop")
+            self.encoder = []
+            if self.layers:
+                self.positions = keras_nlp.layers.PositionEmbedding(
+                    self.max_positions, initializer=keras.initializers.RandomNormal(stddev=0.02), name="positions"
+                )
+                self.encoder = [
+                    keras_nlp.layers.TransformerEncoder(
+                        self.hidden,
+                        self.heads,
+                        dropout=self.dropout,
+                        activation="gelu",
+                        normalize_first=True,
+                        name=f"encoder_{i}",
+                    )
+                    for i in range(self.layers)
+                ]
+                self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
+                self.project = keras.layers.Dense(self.dim, name="project")
+        super().build(input_shape)
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """Ids to tokens."""
-        values, mask = self.owner.encode(features["ids"], training)
-        if not self.pooled:
-            return Tokens(values, mask)
-        weights = tf.cast(mask, values.dtype)[..., None]
-        mean = tf.reduce_sum(values * weights, 1, keepdims=True) / tf.maximum(tf.reduce_sum(weights, 1, keepdims=True), 1.0)
-        return Tokens(mean, tf.reduce_any(mask, axis=1, keepdims=True))
+        """Ids ``[n, max_tokens]`` to tokens ``[n, T, dim]``; T is ``max_tokens``, or 1 when pooled."""
+        return (self.share or self)._encode(features["ids"], self.pooled, training)
 
-    def encode(self, ids: Any, training: bool = False) -> tuple[Any, Any]:
-        """The shared part: ids ``[n, T]`` to values ``[n, T, dim]`` and mask ``[n, T]``."""
-        mask = ids > 0
-        hidden = self._drop(self._embed(ids), training=training)
-        for block in self._blocks:
-            hidden = block(hidden, padding_mask=mask, training=training)
-        return self._norm(hidden), mask
+    def _encode(self, ids: Any, pooled: bool, training: bool) -> Tokens:
+        mask = tf.not_equal(ids, PAD_ID)
+        values = self.embedding(ids)
+        if self.layers:
+            values = values + self.positions(values)
+        values = self.drop(values, training=training)
+        for layer in self.encoder:
+            values = layer(values, padding_mask=mask, training=training)
+        if self.layers:
+            values = self.project(self.norm(values))
+        values = tf.where(mask[..., None], values, tf.zeros_like(values))
+        if pooled:
+            count = tf.reduce_sum(tf.cast(mask, values.dtype), axis=1, keepdims=True)
+            values = tf.reduce_sum(values, axis=1) / tf.maximum(count, 1)
+            return Tokens(values[:, None], tf.reduce_any(mask, axis=1, keepdims=True))
+        return Tokens(values, mask)
 
     def get_config(self) -> dict[str, Any]:
-        """Settings and vocabulary (the owner's alone keeps it)."""
-        keys = ("vocab_size", "max_tokens", "max_positions", "layers", "heads", "hidden", "dropout", "pooled")
-        return {**super().get_config(), **{key: getattr(self, key) for key in keys}, "vocabulary": self._vocabulary}
+        """The arguments of ``__init__``, with the vocabulary learnt (of the owner only, when shared)."""
+        return {
+            **super().get_config(),
+            "vocab_size": self.vocab_size,
+            "max_tokens": self.max_tokens,
+            "layers": self.layers,
+            "heads": self.heads,
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "pooled": self.pooled,
+            "vocabulary": self.vocabulary if self.share is None and self._wordpiece is not None else None,
+            "max_positions": self.max_positions,
+        }

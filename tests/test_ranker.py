@@ -1,0 +1,243 @@
+import json
+
+import numpy as np
+import pytest
+
+from tests.tiny_shop import MemoryShop, make_recipe
+from tfmmrank.data.batches import ListBatches
+from tfmmrank.fusion import Fusion, fusions
+from tfmmrank.objectives import get_loss, get_metric, loss_names
+from tfmmrank.ranker import PADDING_SCORE, Ranker
+from tfmmrank.stack import keras, tf, tfr, tfrs
+from tfmmrank.tokens import Tokens
+from tfmmrank.towers import TextTower, Tower, towers
+from tfmmrank.training import build_ranker
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    from tests.conftest import encode_picture
+
+    return MemoryShop(tmp_path_factory.mktemp("shop"), encode_picture)
+
+
+@pytest.fixture(scope="module")
+def ranker(shop):
+    ranker = build_ranker(make_recipe(), shop)
+    return ranker.build_from_columns()
+
+
+@pytest.fixture(scope="module")
+def batches(shop, ranker):
+    return ListBatches(shop, "train", ranker, batch_size=8, static=True, progress=False)
+
+
+def test_is_a_recommenders_model_with_a_ranking_task(ranker):
+    assert isinstance(ranker, tfrs.Model)
+    ranker.compile()
+    assert isinstance(ranker.task, tfrs.tasks.Ranking)
+
+
+def test_padding_scores_are_constant_and_padding_changes_nothing(shop, ranker, batches):
+    features, labels, _ = batches.batch(np.arange(3))
+    scores = ranker(features).numpy()
+    assert (scores[labels < 0] == PADDING_SCORE).all()
+    wider = ListBatches(shop, "train", ranker, batch_size=16, list_size=30, shuffle=True, progress=False)
+    again = ranker(wider.batch(np.arange(3))[0]).numpy()
+    real = labels[:3] >= 0
+    # Other batch shapes take other matrix kernels, which add in another order.
+    np.testing.assert_allclose(again[:3, : labels.shape[1]][real], scores[:3][real], atol=1e-4)
+
+
+def test_permuting_a_list_permutes_its_scores(ranker, batches, rng):
+    features, labels, _ = batches.batch(np.arange(8))
+    order = rng.permutation(labels.shape[1])
+    permuted = {
+        name: value[:, order] if name in ("item_index", "slot_mask") or name.startswith("slot/") else value
+        for name, value in features.items()
+    }
+    np.testing.assert_allclose(ranker(features).numpy()[:, order], ranker(permuted).numpy(), atol=1e-4)
+
+
+def test_placeholder_bytes_of_a_missing_picture_change_nothing(ranker, batches):
+    features, _, _ = batches.batch(np.arange(8))
+    junk = dict(features)
+    missing = ~features["item/image/present"]
+    assert missing.any()
+    junk["item/image/pixels"] = np.where(missing[:, None, None, None], np.uint8(123), features["item/image/pixels"])
+    np.testing.assert_array_equal(ranker(features), ranker(junk))
+
+
+def test_one_by_one_equals_the_batch(shop, ranker):
+    batches = ListBatches(shop, "test", ranker, batch_size=8, progress=False)
+    whole = ranker(batches.batch(np.arange(8))[0]).numpy()
+    for number in range(8):
+        alone = ranker(batches.batch(np.array([number]))[0]).numpy()
+        np.testing.assert_allclose(alone[0], whole[number], atol=1e-4)
+
+
+def test_batch_is_what_the_lists_say(shop, ranker, batches):
+    features, labels, weights = batches.batch(np.array([5, 2]))
+    lists = shop.lists("train")
+    for b, number in enumerate([5, 2]):
+        span = slice(lists.offsets[number], lists.offsets[number + 1])
+        size = span.stop - span.start
+        np.testing.assert_array_equal(labels[b, :size], lists.labels[span])
+        rows = lists.item_rows[span]
+        price = shop.catalogue.rows(rows)["price"]
+        got = features["item/attributes/present"][features["item_index"][b, :size], 0]
+        np.testing.assert_array_equal(got > 0, np.isfinite(price))
+    assert (labels[2:] == -1).all()
+    assert weights[2:].sum() == 0
+
+
+def test_epochs_shuffle_by_seed_and_epoch_alone(shop, ranker):
+    batches = ListBatches(shop, "train", ranker, batch_size=8, shuffle=True, seed=3, progress=False)
+    first = [labels for _, labels, _ in batches.epoch(0)]
+    assert any((a != b).any() for a, b in zip(first, [x for _, x, _ in batches.epoch(1)], strict=True))
+    resumed = [labels for _, labels, _ in batches.dataset(initial_epoch=0, skip=1).as_numpy_iterator()]
+    for a, b in zip(first[1:], resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_list_cut_short_is_refused_when_evaluating(shop, ranker):
+    with pytest.raises(ValueError, match="list_size is 5"):
+        ListBatches(shop, "test", ranker, list_size=5, progress=False)
+
+
+def test_fit_learns_and_predict_and_evaluate_behave(shop, tmp_path):
+    ranker = build_ranker(make_recipe(), shop)
+    ranker.compile(keras.optimizers.Adam(3e-3), metrics=["ndcg@10", "mrr"])
+    train = shop.dataset("train", ranker, batch_size=8, shuffle=True)
+    history = ranker.fit(train, validation_data=shop.dataset("valid", ranker), epochs=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert history["val_ndcg@10"][-1] > 0.75
+    test = shop.dataset("test", ranker, batch_size=8)
+    scores = ranker.predict(test, verbose=0)
+    assert scores.shape == (24, int(np.diff(shop.lists("test").offsets).max()))
+    assert set(ranker.evaluate(test, verbose=0, return_dict=True)) == {"loss", "ndcg@10", "mrr"}
+
+    ranker.save_weights(tmp_path / "w.weights.h5")
+    ranker.save_ranker(tmp_path / "ranker")
+    again = Ranker.load_ranker(tmp_path / "ranker")
+    np.testing.assert_allclose(again.predict(shop.dataset("test", again, batch_size=8), verbose=0), scores, atol=1e-6)
+    fresh = build_ranker(make_recipe(seed=9), shop).build_from_columns()
+    assert np.abs(fresh.predict(test, verbose=0) - scores).max() > 1e-2
+    fresh.load_weights(tmp_path / "w.weights.h5")
+    np.testing.assert_allclose(fresh.predict(test, verbose=0), scores, atol=1e-6)
+
+
+def test_one_whole_step_compiles_with_xla_and_gives_the_same_loss(shop):
+    """Forward, loss, gradient and update, without dropout, whose random numbers differ under XLA."""
+    losses = []
+    for jit in (False, True):
+        recipe = make_recipe()
+        ranker = build_ranker(recipe, shop)
+        ranker.build_from_columns()
+        for layer in ranker._flatten_layers():
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+        ranker.compile(keras.optimizers.Adam(1e-3), metrics=[])
+        batch = ListBatches(shop, "train", ranker, batch_size=8, static=True, progress=False).batch(np.arange(8))
+        batch = tf.nest.map_structure(tf.constant, batch)
+        ranker.optimizer.build(ranker.trainable_variables)
+
+        @tf.function(jit_compile=jit)
+        def step(features, labels, weights, ranker=ranker):
+            with tf.GradientTape() as tape:
+                loss = ranker.compute_loss((features, labels, weights), training=True)
+            variables = ranker.trainable_variables
+            ranker.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+            return loss
+
+        losses.append([float(step(*batch)), float(step(*batch))])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-4)  # the second holds the first's update
+
+
+@pytest.mark.parametrize("name", loss_names())
+def test_every_loss_by_its_name(name):
+    options = {"ordinal_loss": {"ordinal_size": 3}, "coupled_rankdistil_loss": {"sample_size": 2}}.get(name, {})
+    labels = tf.constant([[2.0, 0.0, 1.0, -1.0], [0.0, 1.0, -1.0, -1.0]])
+    scores = tf.Variable([[0.1, 0.7, 0.2, 0.0], [0.3, -0.2, 0.0, 0.0]])
+    if name == "ordinal_loss":
+        scores = tf.Variable(tf.repeat(scores[..., None], 3, -1))
+    with tf.GradientTape() as tape:
+        loss = get_loss(name, **options)(labels, scores)
+    assert np.isfinite(loss.numpy())
+    assert np.isfinite(tape.gradient(loss, scores).numpy()).all()
+
+
+def test_ranknet_by_hand():
+    labels, scores = tf.constant([[1.0, 0.0, -1.0]]), tf.constant([[0.5, 1.5, 9.0]])
+    assert get_loss("ranknet")(labels, scores).numpy() == pytest.approx(np.log1p(np.exp(1.0)), rel=1e-5)
+    softmax = get_loss("listnet")(labels, scores).numpy()
+    assert softmax == pytest.approx(-np.log(np.exp(0.5) / (np.exp(0.5) + np.exp(1.5))), rel=1e-5)
+
+
+def test_lambda_weights_by_name():
+    loss = get_loss("pairwise_logistic_loss", lambda_weight={"kind": "ndcg", "topn": 5})
+    assert isinstance(loss._lambda_weight, tfr.keras.losses.NDCGLambdaWeight)
+    with pytest.raises(ValueError, match='did you mean "ndcg"'):
+        get_loss("softmax_loss", lambda_weight="ndgc")
+
+
+def test_wrong_names_say_what_was_meant():
+    with pytest.raises(ValueError, match='did you mean "softmax_loss"'):
+        get_loss("sofmax_loss")
+    with pytest.raises(ValueError, match="cut-off"):
+        get_metric("ndcg@ten")
+    with pytest.raises(ValueError, match='did you mean "gated"'):
+        fusions["gatd"]
+
+
+def test_loss_does_not_change_with_padding(shop, ranker):
+    ranker.compile()
+    small = ListBatches(shop, "train", ranker, batch_size=4, static=True, progress=False)
+    large = ListBatches(shop, "train", ranker, batch_size=9, list_size=40, shuffle=True, progress=False)
+    losses = [float(ranker.compute_loss(b.batch(np.arange(4)))) for b in (small, large)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_ranker_refuses_what_cannot_work(shop):
+    query = TextTower(["query"], side="query", name="query")
+    with pytest.raises(ValueError, match="at least one tower of side item or slot"):
+        Ranker([query])
+    with pytest.raises(ValueError, match='two towers are named "query"'):
+        Ranker([query, TextTower(["title"], name="query")])
+    with pytest.raises(ValueError, match="must be a tower of the same ranker"):
+        Ranker([TextTower(["title"], share=query, name="title")])
+    with pytest.raises(ValueError, match='lacks; did you mean "title"'):
+        Ranker([TextTower(["titel"], name="title")]).adapt(shop)
+
+
+def test_towers_and_fusions_of_ones_own(shop, tmp_path):
+    """A user's tower and fusion, registered from outside the package, train, save and load."""
+
+    @towers.register("length")
+    class LengthTower(Tower):
+        def preprocess(self, raw):
+            return {"length": tf.cast(tf.strings.length(raw[self.columns[0]]), tf.float32)[:, None]}
+
+        def build(self, shape):
+            self.dense = keras.layers.Dense(self.dim)
+
+        def call(self, features, training=False):
+            return Tokens(self.dense(features["length"])[:, None], features["length"] > 0)
+
+    @fusions.register("first")
+    class FirstFusion(Fusion):
+        def build(self, shape=None):
+            self.dense = keras.layers.Dense(self.dim)
+
+        def call(self, query, item, training=False):
+            tokens = next(iter(item.values()))
+            return self.dense(tf.where(tokens.mask[..., :1, None], tokens.values, 0.0)[..., 0, :])
+
+    ranker = Ranker([LengthTower(["title"], name="length")], fusion="first").adapt(shop)
+    ranker.compile()
+    ranker.fit(shop.dataset("train", ranker, shuffle=True), verbose=0)
+    ranker.save_ranker(tmp_path)
+    again = Ranker.load_ranker(tmp_path)
+    assert json.loads((tmp_path / "ranker.json").read_text())["fusion"]["kind"] == "first"
+    test = shop.dataset("test", ranker)
+    np.testing.assert_allclose(ranker.predict(test, verbose=0), again.predict(test, verbose=0), atol=1e-6)

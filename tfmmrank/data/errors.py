@@ -1,0 +1,40 @@
+"""Bad input: one clear error, or a count by cause."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+
+class DataError(ValueError):
+    """Input that cannot be used; the message names file, row or key, value, and what was expected."""
+
+
+class Report:
+    """Counts what was found wrong, by cause, and stops at the first when told to.
+
+    Args:
+        on_bad_row: ``fail`` raises at the first bad row; ``skip`` leaves it out and counts it.
+    """
+
+    def __init__(self, on_bad_row: str) -> None:
+        self.on_bad_row = on_bad_row
+        self.skipped: Counter[str] = Counter()
+        self.noted: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def bad_row(self, cause: str, message: str, count: int = 1) -> None:
+        """A row that cannot be used. Raises DataError when failing on bad rows."""
+        if self.on_bad_row == "fail":
+            raise DataError(f"{message} (data.on_bad_row: skip leaves such rows out and counts them)")
+        self.skipped[cause] += count
+        self.examples.setdefault(cause, message)
+
+    def note(self, cause: str, message: str, count: int = 1) -> None:
+        """Something worth telling that loses no row, such as a broken picture or an empty text."""
+        self.noted[cause] += count
+        self.examples.setdefault(cause, message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"skipped": {cause: rows}, "noted": {cause: count}, "examples": {cause: message}}``."""
+        return {"skipped": dict(self.skipped), "noted": dict(self.noted), "examples": self.examples}

@@ -89,6 +89,12 @@ class Logs(_Part):
     grades: dict[Literal["click", "cart", "purchase"], float] = {"click": 1.0, "cart": 2.0, "purchase": 3.0}
     debias: Literal["none", "ipw"] = "none"
 
+    @model_validator(mode="after")
+    def _propensity_for_ipw(self) -> Logs:
+        if self.debias == "ipw" and self.propensity is None:
+            raise ValueError('debias is "ipw", so propensity must name the column of known propensities')
+        return self
+
 
 class LibSVM(_Part):
     """LETOR files (``grade qid:7 1:0.5 ...``), by split. There is no catalogue: features belong to the list."""
@@ -135,6 +141,12 @@ class Split(_Part):
     test: float = Field(0.2, ge=0, lt=1)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _something_to_train_on(self) -> Split:
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid ({self.valid}) and test ({self.test}) leave nothing to train on; expected a sum below 1")
+        return self
+
 
 class DataConfig(_Part):
     """Tables, columns, labels, splits."""
@@ -156,6 +168,8 @@ class DataConfig(_Part):
             raise ValueError(f'labels of kind "{self.labels.kind}" need both "items" and "queries"')
         if not tables and (self.items is not None or self.queries is not None):
             raise ValueError(f'labels of kind "{self.labels.kind}" carry their features; remove "items" and "queries"')
+        if tables and self.split.by == "time" and self.queries is not None and self.queries.timestamp is None:
+            raise ValueError('split.by is "time", so queries.timestamp must name the column')
         if tables and self.split.by == "column" and self.queries is not None and self.queries.split is None:
             raise ValueError('split.by is "column", so queries.split must name the column')
         seen: dict[str, str] = {}

@@ -122,10 +122,10 @@ def test_behaviour_quantile_equals_numpy_interpolation(rng):
     values = rng.lognormal(size=500).astype(np.float32)
     tower = BehaviourTower(["price"], name="attributes")
     tower.adapt([{"price": values}])
-    learnt = tower.learnt.numeric["price"][0]
+    learnt = tower.learnt.numbers
     probe = np.array([values.min() - 1, *np.quantile(values, [0.1, 0.5, 0.77]), values.max() + 1], np.float32)
     got = tower.preprocess({"price": tf.constant(probe)})["numeric"].numpy()[:, 0]
-    np.testing.assert_allclose(got, np.interp(probe, learnt["knots"], learnt["heights"]), atol=1e-5)
+    np.testing.assert_allclose(got, np.interp(probe, learnt["knots"][0], learnt["levels"][0]), atol=1e-5)
     assert got[0] == -1
     assert abs(got[2]) < 0.01  # the median stands in the middle
     assert got[-1] == 1

@@ -22,7 +22,7 @@ from tfmmrank.data.demo_words import ATTRIBUTES, BRANDS, COLOURS, MATERIALS_OF_T
 QUALITY_STEP = 0.6  # qualities (standard normal) beyond this are high or low: 27% each
 LIST_SIZE = 24
 _PAGE = 20  # places on a logged result page
-_ASKED = (0.97, 0.72, 0.5, 0.5)  # how often a query asks for type, colour, pattern, material
+_ASKED = (0.97, 0.7, 0.5, 0.55)  # how often a query asks for type, colour, pattern, material
 _MISSES_SHOWN = (4, 7, 7)  # candidates with 0, 1, 2 misses; the rest of a list is drawn from what misses more
 _BASE_PRICE = (25, 45, 40, 20, 60, 55, 9, 35, 18, 80)
 
@@ -55,7 +55,7 @@ def make_items(count: int, rng: np.random.Generator) -> Items:
     attributes = np.stack([kind, rng.integers(len(COLOURS), size=count), rng.integers(len(PATTERNS), size=count), material], 1)
     quality = rng.standard_normal(count)
     new = rng.random(count) < 0.04
-    rating = np.clip(3.7 + 0.55 * quality + rng.normal(0, 0.4, count), 1, 5).round(1)
+    rating = np.clip(3.7 + 0.5 * quality + rng.normal(0, 0.6, count), 1, 5).round(1)
     age_days = np.where(new, rng.uniform(0, 7, count), rng.uniform(60, 900, count)).round(2)
     price = (np.array(_BASE_PRICE)[kind] * np.exp(rng.normal(0, 0.35, count))).round(2)
     brand = rng.integers(len(BRANDS), size=count)
@@ -101,13 +101,22 @@ def true_grades(need: Need, items: Items) -> np.ndarray:
 
 
 def candidates(need: Need, items: Items, rng: np.random.Generator) -> np.ndarray:
-    """A list of up to ``LIST_SIZE`` items for a need, most of them near misses; in random order."""
+    """A list of up to ``LIST_SIZE`` items for a need, most of them near misses; in random order.
+
+    Each asked attribute is about equally often the one that is missed, however many values it has.
+    """
     missed = misses(need, items.attributes)
-    order = rng.permutation(len(items))
+    wanted = dict(need.wanted)
+    same_type = items.attributes[:, 0] == wanted.get(0, items.attributes[:, 0])
+    log_odds = np.zeros(len(items))  # of getting right what the item misses: evens out how often each attribute is missed
+    for column, value in need.wanted:
+        right = items.attributes[:, column] == value
+        among = right if column == 0 else right[same_type]
+        log_odds[~right] += np.log(among.sum() / max((~among).sum(), 1))
+    order = np.argsort(-log_odds - rng.gumbel(size=len(items)), kind="stable")  # a weighted draw without replacement
     chosen = [order[missed[order] == count][:shown] for count, shown in enumerate(_MISSES_SHOWN)]
     taken = np.concatenate(chosen)
-    spare = np.setdiff1d(order, taken)  # sorted, so shuffled again below
-    rest = rng.permutation(spare)
+    rest = order[~np.isin(order, taken)]
     rest = rest[np.argsort(missed[rest] <= 2, kind="stable")][: max(LIST_SIZE - len(taken), 0)]
     return rng.permutation(np.concatenate([taken, rest]))[:LIST_SIZE]
 

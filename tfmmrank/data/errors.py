@@ -11,7 +11,7 @@ class DataError(ValueError):
 
 
 class Report:
-    """Counts what was found wrong, by cause, and stops at the first when told to.
+    """Counts what was found wrong, by cause, and stops at the first bad row when told to.
 
     Args:
         on_bad_row: ``fail`` raises at the first bad row; ``skip`` leaves it out and counts it.
@@ -19,6 +19,7 @@ class Report:
 
     def __init__(self, on_bad_row: str) -> None:
         self.on_bad_row = on_bad_row
+        self.read: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.noted: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -26,15 +27,29 @@ class Report:
     def bad_row(self, cause: str, message: str, count: int = 1) -> None:
         """A row that cannot be used. Raises DataError when failing on bad rows."""
         if self.on_bad_row == "fail":
-            raise DataError(f"{message} (data.on_bad_row: skip leaves such rows out and counts them)")
+            raise DataError(f"{message} ({cause}; data.on_bad_row: skip leaves such rows out and counts them)")
         self.skipped[cause] += count
         self.examples.setdefault(cause, message)
 
     def note(self, cause: str, message: str, count: int = 1) -> None:
         """Something worth telling that loses no row, such as a broken picture or an empty text."""
-        self.noted[cause] += count
-        self.examples.setdefault(cause, message)
+        if count:
+            self.noted[cause] += count
+            self.examples.setdefault(cause, message)
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"skipped": {cause: rows}, "noted": {cause: count}, "examples": {cause: message}}``."""
-        return {"skipped": dict(self.skipped), "noted": dict(self.noted), "examples": self.examples}
+        """Rows ``read`` by table; rows ``skipped`` and things ``noted`` by cause; ``examples``, one a cause."""
+        return {
+            "read": dict(self.read),
+            "skipped": dict(self.skipped),
+            "noted": dict(self.noted),
+            "examples": self.examples,
+        }
+
+    def summary(self) -> str:
+        """The report as lines of text: what was read, left out, and worth knowing."""
+        lines = ["read: " + ", ".join(f"{count:,} {what}" for what, count in self.read.items())]
+        for title, counts in (("left out", self.skipped), ("noted", self.noted)):
+            for cause, count in counts.most_common():
+                lines.append(f"{title}: {count:,} × {cause}, such as {self.examples[cause]}")
+        return "\n".join(lines)

@@ -1,7 +1,7 @@
 """ExampleListWithContext in TFRecords, without TensorFlow: preparing data must not cost its memory and start-up.
 
-The message types are tensorflow.Example and tensorflow.serving.ExampleListWithContext, declared here field by field; a test
-parses what is written with TensorFlow's own classes.
+The message types are tensorflow.Example and tensorflow.serving.ExampleListWithContext, declared here field by field; a
+test parses what is written with TensorFlow's own classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 
 
 def _declare() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="tfmmrank/example_lists.proto", package="tfmmrank.wire", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tfmmrank/example_lists.proto", package="tfmmrank.wire", syntax="proto3"
+    )
 
     def message(name: str, *fields: tuple[str, int, int, str, bool], oneof: str | None = None) -> Any:
         declared = file.message_type.add(name=name)
@@ -33,29 +35,41 @@ def _declare() -> dict[str, Any]:
                 added.oneof_index = 0
         return declared
 
+    def map_entry(owner: Any, name: str, value: str) -> None:
+        """A map field's entry, from string to another message."""
+        entry = owner.nested_type.add(name=name)
+        entry.options.map_entry = True
+        kind, optional = _FIELD.TYPE_MESSAGE, _FIELD.LABEL_OPTIONAL
+        entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=optional)
+        entry.field.add(name="value", number=2, type=kind, label=optional, type_name=f".tfmmrank.wire.{value}")
+
     message("BytesList", ("value", 1, _FIELD.TYPE_BYTES, "", True))
     message("FloatList", ("value", 1, _FIELD.TYPE_FLOAT, "", True))
     message("Int64List", ("value", 1, _FIELD.TYPE_INT64, "", True))
     kinds = [("bytes_list", 1, "BytesList"), ("float_list", 2, "FloatList"), ("int64_list", 3, "Int64List")]
     message("Feature", *[(n, i, _FIELD.TYPE_MESSAGE, t, False) for n, i, t in kinds], oneof="kind")
     features = message("Features", ("feature", 1, _FIELD.TYPE_MESSAGE, "Features.FeatureEntry", True))
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value", number=2, type=_FIELD.TYPE_MESSAGE, label=_FIELD.LABEL_OPTIONAL, type_name=".tfmmrank.wire.Feature"
-    )
+    map_entry(features, "FeatureEntry", "Feature")
     message("Example", ("features", 1, _FIELD.TYPE_MESSAGE, "Features", False))
     message(
         "ExampleListWithContext",
         ("examples", 1, _FIELD.TYPE_MESSAGE, "Example", True),
         ("context", 2, _FIELD.TYPE_MESSAGE, "Example", False),
     )
+    message("FeatureList", ("feature", 1, _FIELD.TYPE_MESSAGE, "Feature", True))
+    lists = message("FeatureLists", ("feature_list", 1, _FIELD.TYPE_MESSAGE, "FeatureLists.FeatureListEntry", True))
+    map_entry(lists, "FeatureListEntry", "FeatureList")
+    message(
+        "SequenceExample",
+        ("context", 1, _FIELD.TYPE_MESSAGE, "Features", False),
+        ("feature_lists", 2, _FIELD.TYPE_MESSAGE, "FeatureLists", False),
+    )
     return message_factory.GetMessages([file], pool=descriptor_pool.DescriptorPool())
 
 
 _MESSAGES = _declare()
 ExampleListWithContext = _MESSAGES["tfmmrank.wire.ExampleListWithContext"]
+SequenceExample = _MESSAGES["tfmmrank.wire.SequenceExample"]
 
 
 def set_features(example: Any, values: Mapping[str, Any]) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-_PLAIN = {("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"), ("PNG", "L")}
-_CACHE_BYTES = 64 * 2**20
+_CACHE_BYTES = 32 * 2**20
+_CACHE_FILES = 10_000
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF")
+_PNG_DEPTH_AT = 24  # a PNG's header says its bits a channel there
 
 
 class Picture(NamedTuple):
-    """An encoded 8-bit RGB or grey JPEG or PNG, or why there is none, and whether it was converted."""
+    """An encoded 8-bit RGB or grey JPEG or PNG, or why there is none; and what was done to it, if anything."""
 
     content: bytes
     cause: str | None = None
@@ -24,9 +27,9 @@ class Picture(NamedTuple):
 def read_picture(path: Path, max_pixels: int) -> Picture:
     """Reads and checks one picture file.
 
-    Plain JPEGs and PNGs are kept byte for byte, so that serving, which gets the shop's bytes, sees the same pixels.
-    CMYK, 16-bit, palette, alpha (over white) and animated (first frame) pictures become plain PNGs. The size is read from
-    the header, before anything is decoded.
+    Plain 8-bit JPEGs and PNGs, RGB or grey, are kept byte for byte, so that serving, which gets the shop's bytes, sees
+    the same pixels. CMYK, 16-bit, palette, alpha (over white) and animated (first frame) pictures, and other formats,
+    become RGB PNGs. The size is read from the header, before anything is decoded.
 
     Args:
         path: the file.
@@ -34,38 +37,56 @@ def read_picture(path: Path, max_pixels: int) -> Picture:
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Picture(b"", "picture file missing")
-    except OSError:
-        return Picture(b"", "picture unreadable")
-    if not content:
-        return Picture(b"", "picture of zero bytes")
+    except (OSError, ValueError):  # a folder, a file without permission, a name with a null character
+        return Picture(b"", "picture file unreadable")
     return check_picture(content, max_pixels)
 
 
 def check_picture(content: bytes, max_pixels: int) -> Picture:
     """Checks encoded bytes; see ``read_picture``."""
+    if not content:
+        return Picture(b"", "picture of zero bytes")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > max_pixels:
-                return Picture(b"", "picture of too many pixels")
-            animated = getattr(image, "is_animated", False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; ours is an error
+            image = Image.open(io.BytesIO(content))
+    except Image.DecompressionBombError:
+        return Picture(b"", "picture of too many pixels")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return Picture(b"", "picture truncated or broken" if content.startswith(_SIGNATURES) else "not a picture")
+    with image:
+        if image.width * image.height > max_pixels:
+            return Picture(b"", "picture of too many pixels")
+        try:
             image.load()
-            if (image.format, image.mode) in _PLAIN and not animated and "transparency" not in image.info:
+            conversion = _conversion(image, content)
+            if conversion is None:
                 return Picture(content)
-            kind = "animated" if animated else {"CMYK": "CMYK"}.get(image.mode, "of another mode or format")
-            return Picture(_plain(image), converted=f"picture {kind}, converted")
-    except (UnidentifiedImageError, Image.DecompressionBombError):
-        return Picture(b"", "not a picture" if content else "picture of zero bytes")
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError):
-        return Picture(b"", "picture truncated or broken")
+            return Picture(_plain(image), converted=f"picture converted: {conversion}")
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError):
+            return Picture(b"", "picture truncated or broken")
+
+
+def _conversion(image: Image.Image, content: bytes) -> str | None:
+    """Why a picture cannot be kept as it is; None when it can."""
+    if getattr(image, "is_animated", False):
+        return "animated"
+    if image.has_transparency_data:
+        return "alpha"
+    if image.mode.startswith("I") or (image.format == "PNG" and content[_PNG_DEPTH_AT] == 16):
+        return "16-bit"
+    if image.mode not in ("RGB", "L"):
+        return f"mode {image.mode}"
+    return None if image.format in ("JPEG", "PNG") else f"format {image.format}"
 
 
 def _plain(image: Image.Image) -> bytes:
     """The picture as an RGB PNG, transparency over white."""
-    if image.mode in ("I;16", "I", "F"):
-        image = image.point(lambda value: value / 256).convert("L") if image.mode != "F" else image.convert("L")
-    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
+    if image.mode.startswith("I"):
+        image = image.point(lambda value: value / 256).convert("L")
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     out = io.BytesIO()
@@ -74,7 +95,11 @@ def _plain(image: Image.Image) -> bytes:
 
 
 class PictureReader:
-    """Reads pictures, remembering the last ones: many rows may name one file."""
+    """Reads pictures, remembering the last ones: many rows may name one file.
+
+    Args:
+        max_pixels: pictures of more pixels are refused.
+    """
 
     def __init__(self, max_pixels: int) -> None:
         self.max_pixels = max_pixels
@@ -89,6 +114,6 @@ class PictureReader:
         picture = read_picture(path, self.max_pixels)
         self._known[path] = picture
         self._bytes += len(picture.content)
-        while self._bytes > _CACHE_BYTES and self._known:
+        while self._bytes > _CACHE_BYTES or len(self._known) > _CACHE_FILES:
             self._bytes -= len(self._known.popitem(last=False)[1].content)
         return picture

@@ -2,210 +2,250 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tfmmrank.data.errors import DataError, Report
 from tfmmrank.registry import nearest
 
-FORMATS = {".csv": "csv", ".parquet": "parquet", ".jsonl": "json lines", ".ndjson": "json lines"}
+_CSV_BLOCK_BYTES = 4 * 2**20
 
 
+@dataclass
 class Chunk:
-    """Some rows of a table, and where they stand: ``frame.index`` is the 1-based row in ``file``."""
+    """Some rows of a table.
 
-    def __init__(self, file: Path, frame: pd.DataFrame) -> None:
-        self.file, self.frame = file, frame
+    Attributes:
+        file: where they stand.
+        rows: int64 ``[n]``, their numbers, from 1: in CSV the header is row 1, as in a spreadsheet; in JSON Lines it is
+            the line; in Parquet the row.
+        columns: object arrays ``[n]``; a missing value is None or an empty string. Text that is not UTF-8 carries its
+            bytes as surrogates (PEP 383).
+    """
 
-    def where(self, row: int) -> str:
-        """For error messages."""
-        return f"{self.file}: row {row}"
+    file: Path
+    rows: np.ndarray
+    columns: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, i: int, column: str) -> str:
+        """File, row and column of the i-th row, for error messages."""
+        return f'{self.file}: row {self.rows[i]}: column "{column}"'
 
 
-def read_chunks(files: Sequence[Path], columns: Sequence[str], rows: int) -> Iterator[Chunk]:
-    """Reads some columns of tables, a chunk at a time.
+def read_chunks(files: Sequence[Path], columns: Sequence[str], rows: int, report: Report) -> Iterator[Chunk]:
+    """Reads some columns of tables, a chunk at a time, so that memory is bounded by the chunk.
 
     Args:
-        files: tables, read one after another as one.
-        columns: the columns wanted, without repetition mattering.
-        rows: rows a chunk.
-
-    Yields:
-        Chunks; a missing value is None or NaN. In CSV every value is a string, undecodable bytes are kept as surrogates.
+        files: tables, read one after another as one; CSV (``.csv``, ``.tsv``), Parquet or JSON Lines by their names.
+        columns: the columns wanted; one named twice is read once.
+        rows: the most rows of a chunk.
+        report: gets the rows that are malformed.
 
     Raises:
-        DataError: for a file that is missing, of another format, or malformed, or that lacks a column.
+        DataError: for a file that is missing, of another format or malformed, or that lacks a column.
     """
     wanted = list(dict.fromkeys(columns))
     for file in files:
         if not file.is_file():
             raise DataError(f"{file}: there is no such file")
-        kind = FORMATS.get(file.suffix.lower())
-        if kind is None:
-            raise DataError(f'{file}: unknown table format "{file.suffix}"; expected one of {", ".join(FORMATS)}')
-        reader = {"csv": _read_csv, "parquet": _read_parquet, "json lines": _read_json_lines}[kind]
-        start = 1
-        for frame in reader(file, wanted, rows):
-            frame.index = pd.RangeIndex(start, start + len(frame))
-            start += len(frame)
-            yield Chunk(file, frame)
+        reader = _READERS.get(file.suffix.lower())
+        if reader is None:
+            raise DataError(f'{file}: unknown table format "{file.suffix}"; expected one of {", ".join(_READERS)}')
+        yield from reader(file, wanted, rows, report)
 
 
 def _check_columns(file: Path, wanted: Sequence[str], known: Sequence[str]) -> None:
     for column in wanted:
         if column not in known:
-            hint = nearest(column, [str(name) for name in known])
-            raise DataError(f'{file}: column "{column}" is missing{hint}; columns: {", ".join(map(str, known))}')
+            hint = nearest(column, list(known))
+            raise DataError(f'{file}: column "{column}" is missing{hint}; columns: {", ".join(known)}')
+        if list(known).count(column) > 1:
+            raise DataError(f'{file}: column "{column}" stands there twice; expected each name once')
 
 
-def _read_csv(file: Path, wanted: list[str], rows: int) -> Iterator[pd.DataFrame]:
-    options: dict[str, Any] = {"encoding": "utf-8", "encoding_errors": "surrogateescape"}
+def _csv_header(file: Path, delimiter: str) -> list[str]:
+    with open(file, "rb") as content:
+        line = content.readline(2**20)
     try:
-        header = pd.read_csv(file, nrows=0, **options)
-        _check_columns(file, wanted, list(header.columns))
-        with pd.read_csv(
-            file, usecols=wanted, dtype=object, keep_default_na=False, chunksize=rows, engine="c", **options
-        ) as reader:
-            for frame in reader:
-                yield frame[wanted]
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{file}: is empty; expected a header with {', '.join(wanted)}") from error
-    except pd.errors.ParserError as error:
-        raise DataError(f"{file}: is not well-formed CSV ({str(error).strip()})") from error
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: row 1: the header is not UTF-8 ({line[:60]!r}); save the table as UTF-8") from error
+    names = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+    if not names:
+        raise DataError(f"{file}: is empty; expected a header")
+    return names
 
 
-def _read_parquet(file: Path, wanted: list[str], rows: int) -> Iterator[pd.DataFrame]:
+def _read_csv(file: Path, wanted: list[str], rows: int, report: Report) -> Iterator[Chunk]:
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    header = _csv_header(file, delimiter)
+    _check_columns(file, wanted, header)
+    malformed: dict[int, str] = {}
+
+    def on_invalid(row: Any) -> str:
+        found = f"found {row.actual_columns} values, expected {row.expected_columns}: {row.text[:60]!r}"
+        malformed[row.number] = f"{file}: row {row.number}: {found}"
+        return "skip"
+
+    start, told = 2, 0
     try:
-        table = pq.ParquetFile(file)
-    except Exception as error:
+        # One thread, because only then are the numbers of malformed rows known.
+        reader = pa.csv.open_csv(
+            file,
+            read_options=pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=on_invalid,
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=wanted,
+                column_types={name: pa.binary() for name in wanted},
+                strings_can_be_null=False,
+            ),
+        )
+        for batch in reader:
+            numbers = np.arange(start, start + len(batch) + len(malformed) - told, dtype=np.int64)
+            numbers = numbers[~np.isin(numbers, list(malformed))][: len(batch)]
+            for message in list(malformed.values())[told:]:
+                report.bad_row("malformed row", message)
+            told = len(malformed)
+            start = int(numbers[-1]) + 1 if len(numbers) else start
+            for at in range(0, len(batch), rows):
+                part = batch.slice(at, rows)
+                texts = {name: _decoded(part.column(i)) for i, name in enumerate(part.schema.names)}
+                yield _without_blank_rows(Chunk(file, numbers[at : at + rows], texts), report)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file}: is not well-formed CSV ({str(error).splitlines()[0][:200]})") from error
+
+
+def _without_blank_rows(chunk: Chunk, report: Report) -> Chunk:
+    """The chunk without blank lines, which are no rows but have numbers."""
+    blank = np.logical_and.reduce([values == "" for values in chunk.columns.values()])
+    if not blank.any():
+        return chunk
+    first = chunk.rows[np.flatnonzero(blank)[0]]
+    report.note("blank row", f"{chunk.file}: row {first}: is blank in every column that is read", int(blank.sum()))
+    return Chunk(chunk.file, chunk.rows[~blank], {name: values[~blank] for name, values in chunk.columns.items()})
+
+
+def _decoded(values: pa.Array) -> np.ndarray:
+    """Binary to an object array of str; what is not UTF-8 is kept as surrogates, to be reported with its row."""
+    try:
+        return values.cast(pa.string()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        return _objects([value.decode("utf-8", "surrogateescape") for value in values.to_pylist()])
+
+
+def _read_parquet(file: Path, wanted: list[str], rows: int, report: Report) -> Iterator[Chunk]:
+    try:
+        table = pq.ParquetFile(file, memory_map=True)
+    except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{file}: is not a Parquet file ({str(error).splitlines()[0]})") from error
     _check_columns(file, wanted, table.schema_arrow.names)
+    start = 1
     for batch in table.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
-        yield pd.DataFrame({name: batch.column(name).to_pandas(integer_object_nulls=True) for name in wanted}).astype(object)
+        numbers = np.arange(start, start + len(batch), dtype=np.int64)
+        start += len(batch)
+        yield Chunk(file, numbers, {name: _arrow_objects(batch.column(name)) for name in wanted})
 
 
-def _read_json_lines(file: Path, wanted: list[str], rows: int) -> Iterator[pd.DataFrame]:
-    seen: set[str] = set()
-    chunk: list[dict[str, Any]] = []
+def _arrow_objects(values: pa.Array) -> np.ndarray:
+    """An Arrow column to an object array of str, bytes, int, float, bool or datetime; null is None, NaN stays NaN."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(kind)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return values.to_numpy(zero_copy_only=False)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        utc = values.cast(pa.timestamp("us", getattr(kind, "tz", None))).cast(pa.int64())
+        return _objects([None if value is None else value / 1e6 for value in utc.to_pylist()])
+    if pa.types.is_decimal(kind):
+        values = values.cast(pa.float64())
+    return _objects(values.to_pylist())
+
+
+def _read_json_lines(file: Path, wanted: list[str], rows: int, report: Report) -> Iterator[Chunk]:
+    checked = False
+    numbers: list[int] = []
+    records: list[dict[str, Any]] = []
+
+    def chunk() -> Chunk:
+        columns = {name: _objects([record.get(name) for record in records]) for name in wanted}
+        return Chunk(file, np.array(numbers, np.int64), columns)
+
+    for number, record in _json_records(file, report):
+        numbers.append(number)
+        records.append(record)
+        if len(records) == rows:
+            if not checked:
+                _check_json_columns(file, wanted, records)
+                checked = True
+            yield chunk()
+            numbers.clear()
+            records.clear()
+    if not checked:
+        _check_json_columns(file, wanted, records)
+    if records:
+        yield chunk()
+
+
+def _json_records(file: Path, report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(file, encoding="utf-8", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.strip():
+            text = line.lstrip("﻿").strip()
+            if not text:
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{file}: line {number}: is not JSON ({error.msg}): {line.strip()[:60]!r}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{file}: line {number}: expected a JSON object, found {type(row).__name__}")
-            seen.update(row)
-            chunk.append(row)
-            if len(chunk) == rows:
-                yield _frame(chunk, wanted)
-                chunk = []
-    if chunk:
-        yield _frame(chunk, wanted)
-    _check_columns(file, wanted, sorted(seen))
+                record = json.loads(text)
+            except ValueError as error:
+                shown = text[:60].encode("utf-8", "surrogateescape")
+                report.bad_row("malformed row", f"{file}: row {number}: is not JSON ({error}): {shown!r}")
+                continue
+            if isinstance(record, dict):
+                yield number, record
+            else:
+                found = type(record).__name__
+                report.bad_row("malformed row", f"{file}: row {number}: expected a JSON object, found {found}")
 
 
-def _frame(rows: list[dict[str, Any]], wanted: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in wanted})
+def _check_json_columns(file: Path, wanted: list[str], first: list[dict[str, Any]]) -> None:
+    """A column is missing when no row of the file has it; most files show all columns at once."""
+    seen: dict[str, None] = {}
+    for record in first:
+        seen.update(dict.fromkeys(record))
+    if not all(column in seen for column in wanted):
+        for _, record in _json_records(file, Report("skip")):
+            seen.update(dict.fromkeys(record))
+    if not seen:
+        raise DataError(f"{file}: is empty; expected rows with {', '.join(wanted)}")
+    _check_columns(file, wanted, list(seen))
 
 
-# -- columns of a chunk to typed arrays; each returns values and which rows are bad -----------------------------------
-
-
-def is_missing(values: pd.Series) -> np.ndarray:
-    """Which values are missing: None, NaN or an empty string."""
-    return (values.isna() | (values == "")).to_numpy(bool)
-
-
-def texts(chunk: Chunk, column: str, report: Report, good: np.ndarray) -> np.ndarray:
-    """A text column as UTF-8 bytes, ``b""`` where missing; bad rows are reported and taken out of ``good``."""
-    values = chunk.frame[column]
-    missing = is_missing(values)
+def _objects(values: list[Any]) -> np.ndarray:
     out = np.empty(len(values), object)
-    for i, (row, value) in enumerate(values.items()):
-        if missing[i]:
-            out[i] = b""
-            continue
-        try:
-            out[i] = (value if isinstance(value, str) else str(value)).encode("utf-8")
-        except UnicodeEncodeError:
-            out[i] = b""
-            if good[i]:
-                raw = str(value).encode("utf-8", "surrogateescape")[:40]
-                report.bad_row(
-                    "non-UTF-8 text", f"{chunk.where(int(row))}: column {column}: {raw!r} is not UTF-8; save the table as UTF-8"  # type: ignore[call-overload]
-                )
-                good[i] = False
+    out[:] = values
     return out
 
 
-def ids(chunk: Chunk, column: str, report: Report, good: np.ndarray) -> np.ndarray:
-    """An identifier column as str; whole numbers lose a trailing ``.0``. A missing one is a bad row."""
-    values = texts(chunk, column, report, good)
-    out = np.array([value.decode() for value in values], object)
-    for i in np.flatnonzero((out == "") & good):
-        row = int(chunk.frame.index[i])
-        report.bad_row("missing id", f"{chunk.where(row)}: column {column}: is empty; expected an id")
-        good[i] = False
-    return out
-
-
-def numbers(
-    chunk: Chunk, column: str, report: Report, good: np.ndarray, *, required: bool = False, minimum: float | None = None
-) -> np.ndarray:
-    """A numeric column as float64, NaN where missing.
-
-    Text that is no number, infinities and NaN written out are bad rows; so are missing values if ``required`` and values
-    under ``minimum``.
-    """
-    values = chunk.frame[column]
-    missing = is_missing(values)
-    out = pd.to_numeric(values.where(~missing), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    wrong = ~missing & ~np.isfinite(out)
-    _report_rows(chunk, column, wrong & good, "non-finite number", "expected a finite number", report)
-    if required:
-        _report_rows(chunk, column, missing & good, "missing number", "expected a number", report)
-        wrong |= missing
-    if minimum is not None:
-        with np.errstate(invalid="ignore"):
-            low = out < minimum
-        _report_rows(chunk, column, low & good, f"negative {column}" if minimum == 0 else f"{column} too small",
-                     f"expected at least {minimum:g}", report)  # fmt: skip
-        wrong |= low
-    good &= ~wrong
-    out[wrong] = np.nan
-    return out
-
-
-def times(chunk: Chunk, column: str, report: Report, good: np.ndarray, *, required: bool = False) -> np.ndarray:
-    """A time column (ISO 8601, or seconds since 1970) as float64 seconds since 1970 UTC, NaN where missing."""
-    values = chunk.frame[column]
-    missing = is_missing(values)
-    out = pd.to_numeric(values.where(~missing), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    rest = ~missing & ~np.isfinite(out)
-    if rest.any():
-        parsed = pd.to_datetime(values[rest], errors="coerce", utc=True, format="ISO8601")
-        seconds = (parsed - pd.Timestamp("1970-01-01", tz="UTC")) / pd.Timedelta(seconds=1)
-        out[rest] = seconds.to_numpy(np.float64, na_value=np.nan)
-    wrong = ~missing & ~np.isfinite(out)
-    _report_rows(chunk, column, wrong & good, "unreadable time", "expected ISO 8601 or seconds since 1970", report)
-    if required:
-        _report_rows(chunk, column, missing & good, "missing time", "expected a time", report)
-        wrong |= missing
-    good &= ~wrong
-    return out
-
-
-def _report_rows(chunk: Chunk, column: str, wrong: np.ndarray, cause: str, expected: str, report: Report) -> None:
-    for i in np.flatnonzero(wrong):
-        row, value = int(chunk.frame.index[i]), chunk.frame[column].iloc[i]
-        shown = "is empty" if value is None or value == "" else f"got {value!r}"
-        report.bad_row(cause, f"{chunk.where(row)}: column {column}: {shown}; {expected}")
+_READERS: dict[str, Callable[[Path, list[str], int, Report], Iterator[Chunk]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+}

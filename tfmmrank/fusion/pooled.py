@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfmmrank.fusion.base import Fusion
+from tfmmrank.fusion.late_interaction import LateInteraction
 from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
 
@@ -17,34 +18,11 @@ def masked_mean(tokens: Tokens) -> tuple[Any, Any]:
     return tf.reduce_sum(values, -2) / tf.maximum(count, 1.0), tf.reduce_any(tokens.mask, -1)
 
 
-def max_similarity(query: Tokens, item: Tokens) -> Any:
-    """Late interaction: how well the item covers the query's tokens, ``[B, L, 2]``.
-
-    For each query token its highest cosine with one of the item's tokens (ColBERT's MaxSim; Khattab and Zaharia, 2020);
-    the mean and the minimum over the query's tokens. 0 where either side has no token.
-
-    Args:
-        query: ``[B, Q, d]``.
-        item: ``[B, L, T, d]``.
-    """
-    q = tf.math.l2_normalize(query.values, -1, epsilon=1e-6)
-    v = tf.math.l2_normalize(item.values, -1, epsilon=1e-6)
-    cosine = tf.einsum("bqd,bltd->blqt", q, v)
-    cosine = tf.where(item.mask[:, :, None, :], cosine, tf.constant(-1.0, cosine.dtype))
-    best = tf.reduce_max(cosine, -1)
-    there = query.mask[:, None, :]
-    weights = tf.cast(there, best.dtype)
-    mean = tf.reduce_sum(best * weights, -1) / tf.maximum(tf.reduce_sum(weights, -1), 1.0)
-    lowest = tf.reduce_min(tf.where(there, best, tf.constant(1.0, best.dtype)), -1)
-    both = tf.reduce_any(there, -1) & tf.reduce_any(item.mask, -1)
-    return tf.where(both[..., None], tf.stack([mean, lowest], -1), tf.zeros([], best.dtype))
-
-
 class PooledFusion(Fusion):
     """Base of the fusions that make one vector per modality and then combine modalities.
 
     For modality m with pooled vector v and pooled query q (the mean over the query's modalities), the vector is
-    ``LayerNorm(gelu(W_m [v, q, q ⊙ v, |q − v|, MaxSim(query, item)]))``. Where there is no query, W_m sees v alone.
+    ``LayerNorm(gelu(W_m [v, q, q ⊙ v, |q − v|, LateInteraction(query, item)]))``. Where there is no query, W_m sees v alone.
     Subclasses implement ``combine``.
     """
 
@@ -52,6 +30,7 @@ class PooledFusion(Fusion):
         """Layers are made by name when modalities are first seen."""
         self._dense: dict[str, Any] = {}
         self._norm: dict[str, Any] = {}
+        self._late_interactions: dict[str, Any] = {}
         self._drop = keras.layers.Dropout(self.dropout)
         super().build(input_shape)
 
@@ -65,7 +44,7 @@ class PooledFusion(Fusion):
             if pooled_query is not None:
                 q = tf.broadcast_to(pooled_query[:, None, :], tf.shape(value))
                 parts += [q, q * value, tf.abs(q - value)]
-                parts += [max_similarity(query_tokens, tokens) for query_tokens in query.values()]
+                parts += [self._late(asking, name)(asked, tokens) for asking, asked in query.items()]
             vectors.append(self._interact(name, tf.concat(parts, -1), training))
             present.append(there)
         return self.combine(tf.stack(vectors, -2), tf.stack(present, -1), pooled_query, list(item))
@@ -89,6 +68,12 @@ class PooledFusion(Fusion):
             return None
         values, there = zip(*(masked_mean(tokens) for tokens in query.values()), strict=True)
         return masked_mean(Tokens(tf.stack(values, -2), tf.stack(there, -1)))[0]
+
+    def _late(self, query: str, item: str) -> Any:
+        key = f"late_{query}_{item}"
+        if key not in self._late_interactions:
+            self._late_interactions[key] = LateInteraction(name=key)
+        return self._late_interactions[key]
 
     def _interact(self, name: str, parts: Any, training: bool) -> Any:
         if name not in self._dense:

@@ -1,8 +1,10 @@
-"""Towers: one modality in, tokens out. Importing this package registers the built-in ones."""
+"""Towers: one modality in, tokens out. ``towers`` is the registry, ``Tower`` the base of your own."""
 
 from tfmmrank.towers.base import SIDES, Tower, towers
 from tfmmrank.towers.behaviour import BehaviourTower
 from tfmmrank.towers.image import ImageTower
 from tfmmrank.towers.text import TextTower
 
-__all__ = ["SIDES", "BehaviourTower", "ImageTower", "TextTower", "Tower", "towers"]
+register_tower = towers.register
+
+__all__ = ["SIDES", "BehaviourTower", "ImageTower", "TextTower", "Tower", "register_tower", "towers"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tfmmrank.registry import nearest
@@ -12,23 +12,24 @@ from tfmmrank.stack import keras
 SMALL_CNN = "small_cnn"
 
 
-def small_cnn(size: int, widths: Sequence[int] = (24, 48, 96, 128)) -> Any:
-    """Strided 3x3 convolutions, each with group normalisation and GELU; each halves the picture, rounding up.
+def small_cnn(size: int, width: int = 16) -> Any:
+    """Four strided 3x3 convolutions, each with group normalisation and GELU.
+
+    Each halves the picture, rounding up, and doubles the channels.
 
     Group normalisation [Wu and He, 2018] keeps a picture's features free of the other pictures of its batch, and of the
     padding among them, which batch normalisation does not.
 
     Args:
         size: height and width of the pictures in pixels.
-        widths: channels after each convolution; multiples of 8.
+        width: channels after the first convolution; a multiple of 8.
 
     Returns:
-        A model from float ``[n, size, size, 3]`` in [-1, 1] to ``[n, size / 2^k, size / 2^k, widths[-1]]`` with k
-        convolutions.
+        A model from float ``[n, size, size, 3]`` in [-1, 1] to ``[n, size / 16, size / 16, 8 width]``.
     """
     network = keras.Sequential([keras.Input((size, size, 3))], name=SMALL_CNN)
-    for i, width in enumerate(widths):
-        network.add(keras.layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False, name=f"conv_{i}"))
+    for i in range(4):
+        network.add(keras.layers.Conv2D(width * 2**i, 3, strides=2, padding="same", use_bias=False, name=f"conv_{i}"))
         network.add(keras.layers.GroupNormalization(8, name=f"norm_{i}"))
         network.add(keras.layers.Activation(_gelu, name=f"gelu_{i}"))
     return network
@@ -44,13 +45,14 @@ def application_names() -> list[str]:
     return [name for name, value in vars(keras.applications).items() if inspect.isfunction(value)]
 
 
-def make_backbone(name: str, size: int, weights: str | None) -> tuple[Any, Callable[[Any], Any]]:
+def make_backbone(name: str, size: int, weights: str | None, width: int = 16) -> tuple[Any, Callable[[Any], Any]]:
     """Makes an encoder and the function that scales pixels for it.
 
     Args:
         name: ``small_cnn`` or a network of ``tf.keras.applications``, such as ``MobileNetV2``.
         size: height and width of the pictures in pixels.
         weights: ``None`` for fresh weights, ``imagenet``, or the path of a weights file.
+        width: channels of the small network's first convolution.
 
     Returns:
         A layer or model from float pixels ``[n, size, size, 3]`` to a feature map ``[n, h, w, c]``, and a function from
@@ -62,15 +64,15 @@ def make_backbone(name: str, size: int, weights: str | None) -> tuple[Any, Calla
     if name == SMALL_CNN:
         if weights == "imagenet":
             raise ValueError(f'weights is "imagenet", which {SMALL_CNN} does not come with; expected null or a file')
-        backbone = small_cnn(size)
+        backbone = small_cnn(size, width)
         if weights is not None:
             _load(backbone, weights)
         return backbone, lambda pixels: pixels / 127.5 - 1.0
     known = application_names()
     if name not in known:
         raise ValueError(
-            f'backbone is "{name}"{nearest(name, [SMALL_CNN, *known])}; expected {SMALL_CNN} or one of tf.keras.applications: '
-            f"{', '.join(known)}"
+            f'backbone is "{name}"{nearest(name, [SMALL_CNN, *known])}; expected {SMALL_CNN} or one of '
+            f"tf.keras.applications: {', '.join(known)}"
         )
     make = getattr(keras.applications, name)
     try:

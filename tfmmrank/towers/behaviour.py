@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,16 @@ from tfmmrank.towers.base import Tower, towers
 MISSING_ID, UNKNOWN_ID = 0, 1
 
 _SHARED = (
-    "dim", "normalize", "max_categories", "hash_buckets", "embedding_dim", "hidden", "dropout", "widths",
+    "normalize", "max_categories", "hash_buckets", "embedding_dim", "hidden", "dropout", "widths",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What ``adapt`` learnt: the normaliser of all numbers, and by column the categories, most frequent first."""
+
+    numbers: dict[str, Any]
+    categories: dict[str, list[str]]
 
 
 @towers.register("behaviour")
@@ -67,11 +76,11 @@ class BehaviourTower(Tower):
         numeric: Sequence[str] | None = None,
         categorical: Sequence[str] = (),
         normalize: str = "quantile",
-        max_categories: int = 1000,
+        max_categories: int = 5000,
         hash_buckets: int | None = None,
         embedding_dim: int = 16,
         hidden: Sequence[int] = (64,),
-        dropout: float = 0.0,
+        dropout: float = 0.1,
         widths: Mapping[str, int] | None = None,
         learnt: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -86,12 +95,12 @@ class BehaviourTower(Tower):
         self.normalize, self.max_categories, self.hash_buckets = normalize, max_categories, hash_buckets
         self.embedding_dim, self.hidden, self.dropout = embedding_dim, list(hidden), dropout
         self.widths = {column: (widths or {}).get(column, 1) for column in self.numeric}
-        self._learnt: dict[str, Any] | None = None
+        self.learnt: Learnt | None = None
         self._check()
         if share is not None:
             self._join(share)
         elif learnt is not None:
-            self._know(dict(learnt))
+            self._know(Learnt(**learnt))
 
     def _check(self) -> None:
         where = f'BehaviourTower "{self.name}"'
@@ -112,13 +121,19 @@ class BehaviourTower(Tower):
             raise ValueError(f'{where}: dim is {self.dim}, but "{owner.name}", which it shares, has {owner.dim}')
         if len(self.columns) != len(owner.columns):
             raise ValueError(
-                f'{where} has {len(self.columns)} columns, but "{owner.name}", which it shares, has {len(owner.columns)}'
+                f'{where}: has {len(self.columns)} columns; expected {len(owner.columns)}, as "{owner.name}" has, '
+                "which it shares"
             )
         mine = dict(zip(owner.columns, self.columns, strict=True))
         self.numeric = [mine[column] for column in owner.numeric]
         self.categorical = [mine[column] for column in owner.categorical]
         for key in _SHARED:
             setattr(self, key, getattr(owner, key))
+
+    @property
+    def owner(self) -> BehaviourTower:
+        """The tower that holds what was learnt and the weights: this one, or the one it shares with."""
+        return self.share if self.share is not None else self
 
     # -- learning from data -------------------------------------------------------------------------------------------
 
@@ -154,13 +169,13 @@ class BehaviourTower(Tower):
             raise ValueError(f'BehaviourTower "{self.name}": no row of {", ".join(self.columns)} to learn from')
         self.widths = {column: len(samples[column]) for column in self.numeric}
         learnt = normalise.learn(self.normalize, [s.values() for column in self.numeric for s in samples[column]])
-        self._know({"numbers": learnt, "categories": {} if self.hash_buckets else self._most_frequent(counts)})
+        self._know(Learnt(learnt, {} if self.hash_buckets else self._most_frequent(counts)))
 
     def _numbers(self, column: str, values: Any) -> np.ndarray:
         values = np.asarray(values)
         if values.dtype.kind not in "fiub":
             raise ValueError(
-                f'BehaviourTower "{self.name}": column "{column}" holds strings; expected numbers. Name it in categorical'
+                f'BehaviourTower "{self.name}": column "{column}" holds strings, not numbers; name it in categorical'
             )
         return values.reshape(len(values), -1)
 
@@ -168,7 +183,7 @@ class BehaviourTower(Tower):
         values = np.asarray(values)
         if values.dtype.kind in "fiub" or values.ndim != 1:
             raise ValueError(
-                f'BehaviourTower "{self.name}": column "{column}" holds numbers; expected strings. Name it in numeric'
+                f'BehaviourTower "{self.name}": column "{column}" holds numbers, not strings; name it in numeric'
             )
         return [value.encode() if isinstance(value, str) else value for value in values.tolist() if value]
 
@@ -181,12 +196,12 @@ class BehaviourTower(Tower):
             for column, counter in counts.items()
         }
 
-    def _know(self, learnt: dict[str, Any]) -> None:
-        self._learnt = learnt
+    def _know(self, learnt: Learnt) -> None:
+        self.learnt = learnt
         self._tables = {}
         # Tables must not belong to whatever graph is being traced.
         with tf.init_scope():
-            for column, values in learnt["categories"].items():
+            for column, values in learnt.categories.items():
                 initializer = tf.lookup.KeyValueTensorInitializer(
                     tf.constant(values, tf.string, shape=[len(values)]),
                     tf.range(UNKNOWN_ID + 1, UNKNOWN_ID + 1 + len(values), dtype=tf.int32),
@@ -200,13 +215,13 @@ class BehaviourTower(Tower):
 
         Returns:
             ``numeric``: float32 ``[n, F]``, normalised, 0 where missing. ``present``: float32 ``[n, F]``, 1 or 0.
-            ``categorical``: int32 ``[n, C]``; 0 missing, 1 unknown (or, hashed, 1 and up the buckets).
+            ``categories``: int32 ``[n, C]``; 0 missing, 1 unknown (or, hashed, 1 and up the buckets).
 
         Raises:
             ValueError: before ``adapt``.
         """
-        owner = self.share or self
-        if owner._learnt is None:
+        owner = self.owner
+        if owner.learnt is None:
             raise ValueError(f'BehaviourTower "{owner.name}" has learnt nothing yet; call adapt first')
         features = {}
         if self.numeric:
@@ -218,12 +233,12 @@ class BehaviourTower(Tower):
                 axis=1,
             )
             there = tf.math.is_finite(values)
-            values = normalise.apply(owner.normalize, owner._learnt["numbers"], tf.where(there, values, 0.0))
+            values = normalise.apply(owner.normalize, owner.learnt.numbers, tf.where(there, values, 0.0))
             features["numeric"] = tf.where(there, values, 0.0)
             features["present"] = tf.cast(there, tf.float32)
         if self.categorical:
             columns = zip(self.categorical, owner.categorical, strict=True)
-            features["categorical"] = tf.stack(
+            features["categories"] = tf.stack(
                 [owner._category_ids(theirs, raw[column]) for column, theirs in columns], 1
             )
         return features
@@ -244,10 +259,10 @@ class BehaviourTower(Tower):
             if not self.share.built:
                 self.share.build(input_shape)
         elif not self.built:
-            if self._learnt is None:
+            if self.learnt is None:
                 raise ValueError(f'BehaviourTower "{self.name}" has learnt nothing yet; call adapt first')
             sizes = [
-                self.hash_buckets + 1 if self.hash_buckets else len(self._learnt["categories"][column]) + UNKNOWN_ID + 1
+                self.hash_buckets + 1 if self.hash_buckets else len(self.learnt.categories[column]) + UNKNOWN_ID + 1
                 for column in self.categorical
             ]
             self.embeddings = [
@@ -261,7 +276,7 @@ class BehaviourTower(Tower):
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
         """What ``preprocess`` gives to one token: values ``[n, 1, dim]``, mask ``[n, 1]``."""
-        return (self.share or self)._encode(features, training)
+        return self.owner._encode(features, training)
 
     def _encode(self, features: Mapping[str, Any], training: bool) -> Tokens:
         parts, there = [], []
@@ -270,7 +285,7 @@ class BehaviourTower(Tower):
             parts += [tf.cast(features["numeric"], self.compute_dtype) * present, 1.0 - present]
             there.append(tf.reduce_any(present > 0, axis=1))
         if self.categorical:
-            ids = features["categorical"]
+            ids = features["categories"]
             parts += [embedding(ids[:, i]) for i, embedding in enumerate(self.embeddings)]
             there.append(tf.reduce_any(ids != MISSING_ID, axis=1))
         hidden = tf.concat(parts, axis=1)
@@ -293,5 +308,5 @@ class BehaviourTower(Tower):
             "hidden": self.hidden,
             "dropout": self.dropout,
             "widths": dict(self.widths),
-            "learnt": self._learnt if self.share is None else None,
+            "learnt": asdict(self.learnt) if self.share is None and self.learnt is not None else None,
         }

@@ -11,7 +11,7 @@ from tfmmrank.towers.backbones import SMALL_CNN, freeze_batch_norm, make_backbon
 from tfmmrank.towers.base import Tower, towers
 from tfmmrank.towers.decoding import decode_pictures
 
-_SHARED = ("dim", "size", "backbone", "weights_from", "trainable_backbone", "frozen_batch_norm", "dropout")
+_SHARED = ("size", "width", "backbone", "weights_from", "trainable_backbone", "frozen_batch_norm", "dropout")
 
 
 @towers.register("image")
@@ -26,6 +26,7 @@ class ImageTower(Tower):
         share: an image tower whose network this one uses; then all but ``columns``, ``side`` and ``tokens`` are its.
         size: height and width in pixels to which pictures are resized.
         backbone: ``small_cnn``, or a network of ``tf.keras.applications`` by name, such as ``MobileNetV2``.
+        width: channels of the small network's first convolution; a multiple of 8.
         weights: what the network starts from: None (fresh), ``imagenet`` (downloaded), or the path of a weights file.
         tokens: ``pooled`` (one token) or ``regions`` (one a cell of the network's last feature map).
         trainable_backbone: whether training changes the network.
@@ -54,10 +55,11 @@ class ImageTower(Tower):
         size: int = 64,
         backbone: str = SMALL_CNN,
         weights: str | None = None,
+        width: int = 16,
         tokens: str = "pooled",
         trainable_backbone: bool = True,
         frozen_batch_norm: bool | None = None,
-        dropout: float = 0.0,
+        dropout: float = 0.1,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -72,7 +74,9 @@ class ImageTower(Tower):
         if not 0 <= dropout < 1:
             raise ValueError(f"{where}: dropout is {dropout}; expected a rate in [0, 1)")
         self.tokens = tokens
-        self.size, self.backbone, self.weights_from = size, backbone, weights
+        if width < 8 or width % 8:
+            raise ValueError(f"{where}: width is {width}; expected a multiple of 8")
+        self.size, self.backbone, self.weights_from, self.width = size, backbone, weights, width
         self.trainable_backbone, self.dropout = trainable_backbone, dropout
         self.frozen_batch_norm = weights is not None if frozen_batch_norm is None else frozen_batch_norm
         if share is not None:
@@ -82,7 +86,7 @@ class ImageTower(Tower):
                 setattr(self, key, getattr(share, key))
             return
         try:
-            self.network, self._scale = make_backbone(backbone, size, weights)
+            self.network, self._scale = make_backbone(backbone, size, weights, width)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         self.network.trainable = trainable_backbone
@@ -91,6 +95,11 @@ class ImageTower(Tower):
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
         self.drop = keras.layers.Dropout(dropout, name="drop")
         self.project = keras.layers.Dense(dim, name="project")
+
+    @property
+    def owner(self) -> ImageTower:
+        """The tower that holds the weights: this one, or the one it shares with."""
+        return self.share if self.share is not None else self
 
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Pictures ``{column: string [n]}`` to ``{"pixels": uint8 [n, size, size, 3], "present": bool [n]}``.
@@ -102,7 +111,7 @@ class ImageTower(Tower):
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
         """Pixels to tokens ``[n, T, dim]``: T is 1, or the number of regions, row by row."""
-        return (self.share or self)._encode(features["pixels"], features["present"], self.tokens, training)
+        return self.owner._encode(features["pixels"], features["present"], self.tokens, training)
 
     def _encode(self, pixels: Any, present: Any, kind: str, training: bool) -> Tokens:
         pixels = tf.where(present[:, None, None, None], pixels, tf.zeros_like(pixels))
@@ -122,6 +131,7 @@ class ImageTower(Tower):
             "size": self.size,
             "backbone": self.backbone,
             "weights": None,
+            "width": self.width,
             "tokens": self.tokens,
             "trainable_backbone": self.trainable_backbone,
             "frozen_batch_norm": self.frozen_batch_norm,

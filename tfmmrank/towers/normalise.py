@@ -76,11 +76,10 @@ def _quantiles(values: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def apply(method: str, learnt: Mapping[str, Any], values: Any) -> Any:
-    """Normalises finite float32 values ``[n, F]``; float32 ``[n, F]``, unknown territory clipped."""
+    """Normalises finite float32 values ``[n, F]``, clipping what is far outside the values learnt from."""
     if method == "quantile":
-        return _apply_quantiles(
-            tf.constant(learnt["knots"], tf.float32), tf.constant(learnt["levels"], tf.float32), values
-        )
+        knots, levels = tf.constant(learnt["knots"], tf.float32), tf.constant(learnt["levels"], tf.float32)
+        return _apply_quantiles(knots, levels, values)
     if method == "log":
         values = tf.sign(values) * tf.math.log1p(tf.abs(values))
     mean, scale = tf.constant(learnt["mean"], tf.float32), tf.constant(learnt["scale"], tf.float32)

@@ -10,7 +10,7 @@ from tfmmrank.tokens import Tokens
 from tfmmrank.towers.base import Tower, towers
 from tfmmrank.towers.wordpiece import PAD_ID, RESERVED, WordCounter, WordPiece, learn_vocabulary
 
-_SHARED = ("dim", "vocab_size", "layers", "heads", "hidden", "dropout")
+_SHARED = ("vocab_size", "max_positions", "layers", "heads", "hidden", "dropout")
 
 
 @towers.register("text")
@@ -25,8 +25,8 @@ class TextTower(Tower):
         columns: text columns; joined in this order with a separator, and cut at the end when there is no room.
         side: ``query``, ``item`` or ``slot``.
         dim: width of the tokens and of the encoder.
-        share: a text tower whose vocabulary, embeddings and encoder this one uses; then ``dim``, ``vocab_size``,
-            ``layers``, ``heads``, ``hidden`` and ``dropout`` are that tower's.
+        share: a text tower whose vocabulary, embeddings and encoder this one uses; then ``vocab_size``,
+            ``max_positions``, ``layers``, ``heads``, ``hidden`` and ``dropout`` are that tower's.
         vocab_size: largest number of vocabulary entries.
         max_tokens: tokens kept of a text.
         layers: encoder layers; 0 gives plain embeddings without positions: a bag of words.
@@ -35,7 +35,7 @@ class TextTower(Tower):
         dropout: rate in the encoder, in [0, 1).
         pooled: whether to give one token, the mean, instead of one per WordPiece.
         vocabulary: learnt by ``adapt``; give it to skip that.
-        max_positions: number of position embeddings; at least ``max_tokens`` of this tower and of those sharing it.
+        max_positions: places that have an embedding: at least ``max_tokens`` of this tower and of those sharing it.
         name: the modality's name.
 
     Raises:
@@ -57,13 +57,13 @@ class TextTower(Tower):
         share: TextTower | None = None,
         vocab_size: int = 8000,
         max_tokens: int = 24,
-        layers: int = 2,
+        layers: int = 1,
         heads: int = 4,
         hidden: int = 128,
         dropout: float = 0.1,
         pooled: bool = False,
         vocabulary: Sequence[str] | None = None,
-        max_positions: int | None = None,
+        max_positions: int = 128,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -71,12 +71,12 @@ class TextTower(Tower):
         self.vocab_size, self.max_tokens = vocab_size, max_tokens
         self.layers, self.heads, self.hidden, self.dropout = layers, heads, hidden, dropout
         self.pooled = pooled
-        self.max_positions = max(max_positions or 0, max_tokens)
-        self._check()
-        self._wordpiece: WordPiece | None = None
+        self.max_positions = max_positions
         if share is not None:
             self._join(share)
-        elif vocabulary is not None:
+        self._check()
+        self._wordpiece: WordPiece | None = None
+        if vocabulary is not None and share is None:
             self._wordpiece = WordPiece(vocabulary)
 
     def _check(self) -> None:
@@ -86,28 +86,30 @@ class TextTower(Tower):
                 raise ValueError(f"{where}: {key} is {getattr(self, key)}; expected at least {least}")
         if self.layers and self.dim % self.heads:
             raise ValueError(f"{where}: heads is {self.heads}, which does not divide dim {self.dim}")
+        if self.max_tokens > self.max_positions:
+            raise ValueError(
+                f"{where}: max_tokens is {self.max_tokens}; expected at most max_positions, {self.max_positions}"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"{where}: dropout is {self.dropout}; expected a rate in [0, 1)")
 
     def _join(self, owner: TextTower) -> None:
         if self.dim != owner.dim:
             raise ValueError(
-                f'TextTower "{self.name}": dim is {self.dim}, but "{owner.name}", whose weights it shares, has {owner.dim}'
+                f'TextTower "{self.name}": dim is {self.dim}, but "{owner.name}", which it shares, has {owner.dim}'
             )
         for key in _SHARED:
             setattr(self, key, getattr(owner, key))
-        if owner.max_positions < self.max_tokens:
-            if owner.built:
-                raise ValueError(
-                    f'TextTower "{self.name}": max_tokens is {self.max_tokens}, but "{owner.name}" was already built '
-                    f"for {owner.max_positions}; give that tower max_positions={self.max_tokens}"
-                )
-            owner.max_positions = self.max_tokens
+
+    @property
+    def owner(self) -> TextTower:
+        """The tower that holds the vocabulary and the weights: this one, or the one it shares with."""
+        return self.share if self.share is not None else self
 
     @property
     def vocabulary(self) -> list[str]:
         """The vocabulary, the sharing tower's where there is one; empty before ``adapt``."""
-        wordpiece = (self.share or self)._wordpiece
+        wordpiece = self.owner._wordpiece
         return list(wordpiece.vocabulary) if wordpiece is not None else []
 
     def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
@@ -126,7 +128,7 @@ class TextTower(Tower):
                 words.add(batch[column])
         if not words.counts:
             raise ValueError(
-                f'TextTower "{self.name}": the texts of {", ".join(self.columns)} hold no word to learn a vocabulary from'
+                f'TextTower "{self.name}": the texts of {", ".join(self.columns)} hold no word to learn from'
             )
         self._wordpiece = WordPiece(learn_vocabulary(words.counts, self.vocab_size))
 
@@ -136,10 +138,9 @@ class TextTower(Tower):
         Raises:
             ValueError: before ``adapt``.
         """
-        owner = self.share or self
-        if owner._wordpiece is None:
-            raise ValueError(f'TextTower "{owner.name}" has no vocabulary yet; call adapt first')
-        return {"ids": owner._wordpiece.ids([raw[column] for column in self.columns], self.max_tokens)}
+        if self.owner._wordpiece is None:
+            raise ValueError(f'TextTower "{self.owner.name}" has no vocabulary yet; call adapt first')
+        return {"ids": self.owner._wordpiece.ids([raw[column] for column in self.columns], self.max_tokens)}
 
     def build(self, input_shape: Any) -> None:
         """Makes the embeddings and the encoder, for the vocabulary learnt."""
@@ -179,7 +180,7 @@ class TextTower(Tower):
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
         """Ids ``[n, max_tokens]`` to tokens ``[n, T, dim]``; T is ``max_tokens``, or 1 when pooled."""
-        return (self.share or self)._encode(features["ids"], self.pooled, training)
+        return self.owner._encode(features["ids"], self.pooled, training)
 
     def _encode(self, ids: Any, pooled: bool, training: bool) -> Tokens:
         mask = tf.not_equal(ids, PAD_ID)

@@ -18,7 +18,7 @@ _MIN_COUNT = 2  # a piece seen once would get an embedding that nothing trains
 
 
 def clean(texts: Any) -> Any:
-    """Makes texts valid UTF-8 (broken bytes become U+FFFD) and folds compatibility forms, such as full-width letters."""
+    """Makes texts valid UTF-8 (broken bytes become U+FFFD) and folds full-width letters and their like (NFKC)."""
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
     return tf_text.normalize_utf8(texts, "NFKC")
 

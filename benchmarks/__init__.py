@@ -1,0 +1,1 @@
+"""Measurements on real data and at scale. ``python -m benchmarks`` runs the example recipes."""

@@ -1,0 +1,194 @@
+"""The commands one after another on a small demo shop, as a user types them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from tfmmrank.cli.main import FAILED, FINE, run
+
+ITEMS, QUERIES = 150, 40
+
+
+def ask(capsys, *arguments) -> dict:
+    """Runs a command with --json and returns its object; nothing else may stand on standard output."""
+    capsys.readouterr()
+    code = run([*map(str, arguments), "--json"])
+    out, error = capsys.readouterr()
+    assert code == FINE, error
+    assert len(out.splitlines()) == 1, out
+    return json.loads(out)
+
+
+def fails(capsys, *arguments) -> str:
+    capsys.readouterr()
+    assert run([str(argument) for argument in arguments]) == FAILED
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in error
+    return error.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A demo shop made, prepared, trained for one epoch and exported by commands."""
+    root = tmp_path_factory.mktemp("shop")
+    made = SimpleNamespace(
+        root=root,
+        recipe=root / "shop" / "shop.yaml",
+        data=root / "data",
+        run=root / "run",
+        model=root / "models" / "shop",
+    )
+    for arguments in (
+        ["demo-shop", root / "shop", "--items", ITEMS, "--queries", QUERIES, "--seed", 3],
+        ["prepare", made.recipe, made.data],
+        ["train", made.recipe, made.data, made.run, "--epochs", 1, "--seed", 5],
+        ["export", made.run, made.data, made.model],
+    ):
+        assert run([*map(str, arguments), "--quiet"]) == FINE, arguments
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(shop):
+    """``tfmmrank serve`` as a process of its own."""
+    command = [sys.executable, "-m", "tfmmrank", "serve", str(shop.model), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        yield SimpleNamespace(process=process, **json.loads(line))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_prepare_tells_what_it_read(shop, capsys):
+    found = ask(capsys, "prepare", shop.recipe, shop.root / "again")
+    assert found["num_items"] == ITEMS
+    assert sum(split["lists"] for split in found["splits"].values()) == QUERIES
+    assert set(found["report"]) >= {"read", "skipped", "noted"}
+
+
+def test_train_leaves_recipe_history_ranker(shop):
+    recipe = yaml.safe_load((shop.run / "recipe.yaml").read_text("utf-8"))
+    assert recipe["train"]["seed"] == 5
+    assert recipe["train"]["epochs"] == 1
+    assert recipe["data"]["items"]["table"] == str(shop.root / "shop" / "items.parquet")
+    assert len(json.loads((shop.run / "history.json").read_text("utf-8"))["loss"]) == 1
+    assert (shop.run / "ranker" / "ranker.json").is_file()
+
+
+def test_train_goes_on_and_refuses_another_recipe(shop, capsys):
+    options = ["train", shop.recipe, shop.data, shop.run, "--seed", 5]
+    assert ask(capsys, *options, "--epochs", 2)["epochs"] == 2
+    error = fails(capsys, "train", shop.recipe, shop.data, shop.run, "--seed", 6)
+    assert "train.seed (5, now 6)" in error
+    assert "--restart" in error
+
+
+def test_evaluate(shop, capsys):
+    found = ask(capsys, "evaluate", shop.run, shop.data, "--baselines", "--k", 5, "--report", shop.root / "report")
+    assert list(found["systems"]) == ["model", "random", "popularity", "bm25", "oracle"]
+    assert found["main"] == "ndcg@5"
+    assert found["systems"]["oracle"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(1.0)
+    page = (shop.root / "report" / "index.html").read_text("utf-8")
+    assert "NDCG@5" in page
+
+
+def test_evaluate_for_people_names_what_the_numbers_rest_on(shop, capsys):
+    capsys.readouterr()
+    assert run(["evaluate", str(shop.run), str(shop.data), "--split", "valid", "--quiet"]) == FINE
+    out = capsys.readouterr().out
+    assert "NDCG@10" in out
+    assert "2^grade" in out
+    assert "skipped" in out
+
+
+def test_unknown_split_is_told_with_the_known_ones(shop, capsys):
+    assert 'has no split "tets"; did you mean "test"?' in fails(
+        capsys, "evaluate", shop.run, shop.data, "--split", "tets"
+    )
+
+
+def test_a_run_without_a_ranker(shop, capsys):
+    assert "holds no ranker" in fails(capsys, "evaluate", shop.root, shop.data)
+
+
+def test_export_keeps_a_version_that_exists(shop, capsys):
+    assert [path.name for path in shop.model.iterdir()] == ["1"]
+    assert str(shop.model / "1") in fails(capsys, "export", shop.run, shop.data, shop.model, "--version", 1)
+
+
+def test_rank_by_id(server, capsys):
+    found = ask(capsys, "rank", "red shirt", "--address", server.address, "--items", "i00001, i00002,nobody,i00001")
+    scores = [item["score"] for item in found["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert {item["item_id"]: item["known"] for item in found["items"]} == {
+        "i00001": True, "i00002": True, "nobody": False,
+    }  # fmt: skip
+
+
+def test_rank_candidates_from_bm25_with_titles(shop, server, capsys):
+    address = ["--address", server.address, "--data", shop.data]
+    found = ask(capsys, "rank", "红色 衬衫 shirt", *address, "--candidates", 7, "--top", 3)
+    assert found["candidates"] == 7
+    assert len(found["items"]) == 3
+    assert all(item["title"] for item in found["items"])
+    assert ask(capsys, "rank", "qqqqqq", *address)["items"] == []
+
+
+def test_rank_items_of_a_file_for_people(shop, server, capsys, tmp_path):
+    file = tmp_path / "ids.txt"
+    file.write_text("i00001\n\ni00002\n", encoding="utf-8")
+    arguments = ["rank", "hat", "--address", server.address, "--items-file", str(file), "--data", str(shop.data)]
+    assert run(arguments) == FINE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"]
+    assert {line.split()[1] for line in lines} == {"i00001", "i00002"}
+
+
+def test_rank_refuses_what_the_model_does_not_read(server, capsys):
+    arguments = ["rank", "hat", "--address", server.address, "--items", "i00001", "--context", "wether=rain"]
+    assert 'the model reads no context column "wether"' in fails(capsys, *arguments)
+    assert "nobodys_model" in fails(
+        capsys, "rank", "hat", "--address", server.address, "--items", "a", "--model", "nobodys_model"
+    )
+
+
+@pytest.mark.parametrize("form", ["elwc", "sequence_example"])
+def test_convert(shop, capsys, tmp_path, form):
+    found = ask(capsys, "convert", shop.data, "test", tmp_path / "out", "--format", form)
+    assert found["lists"] == QUERIES // 4
+    assert os.path.getsize(found["file"]) > 1000
+
+
+def test_convert_to_libsvm(shop, capsys, tmp_path):
+    ask(capsys, "convert", shop.data, "test", tmp_path / "out.txt", "--format", "libsvm")
+    first = (tmp_path / "out.txt").read_text("utf-8").splitlines()[0].split()
+    float(first[0])
+    assert first[1].startswith("qid:")
+    assert first[2].startswith("1:")
+
+
+def test_a_tower_of_ones_own(shop, capsys, tmp_path, monkeypatch):
+    (tmp_path / "my_towers.py").write_text(
+        "from tfmmrank import BehaviourTower, register_tower\n"
+        "@register_tower('mine')\n"
+        "class MyTower(BehaviourTower):\n"
+        "    pass\n",
+        encoding="utf-8",
+    )
+    recipe = yaml.safe_load((shop.run / "recipe.yaml").read_text("utf-8"))
+    recipe["model"]["towers"] = {"facts": {"kind": "mine", "columns": ["price", "rating"]}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    assert 'unknown tower "mine"' in fails(capsys, "train", file, shop.data, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
+    ask(capsys, "train", file, shop.data, tmp_path / "run", "--plugin", "my_towers", "--epochs", 1)
+    assert ask(capsys, "evaluate", tmp_path / "run", shop.data, "--plugin", "my_towers")["main"] == "ndcg@10"

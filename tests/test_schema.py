@@ -1,0 +1,168 @@
+"""Recipes: what is accepted, and what errors say."""
+
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tfmmrank.schema import BEHAVIOUR_FEATURES, Judgements, LibSVM, Logs, Recipe, RecipeError
+
+GOOD = {
+    "data": {
+        "items": {"table": "items.parquet", "texts": ["title"], "image": "image", "numeric": ["price"]},
+        "queries": {"table": "queries.csv", "split": "split"},
+        "labels": {"kind": "judgements", "table": "judgements.csv"},
+    },
+    "model": {"towers": {"title": {"kind": "text", "columns": ["title"], "max_tokens": 9}}},
+}
+
+
+def changed(where: str, value):
+    """GOOD with one key set (or, for None, removed)."""
+    content = deepcopy(GOOD)
+    part = content
+    *parents, last = where.split(".")
+    for key in parents:
+        part = part.setdefault(key, {})
+    if value is None:
+        del part[last]
+    else:
+        part[last] = value
+    return content
+
+
+def refuse(content, *words):
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_dict(content, source="shop.yaml")
+    for word in ("shop.yaml: ", *words):
+        assert word in str(caught.value)
+
+
+def test_defaults_and_options():
+    recipe = Recipe.from_dict(GOOD)
+    assert isinstance(recipe.data.labels, Judgements)
+    assert recipe.data.on_bad_row == "fail"
+    assert recipe.model.towers["title"].side == "item"
+    assert recipe.model.towers["title"].options == {"max_tokens": 9}
+    assert recipe.train.loss == "softmax_loss"
+
+
+def test_columns_by_kind():
+    content = changed("data.queries.numeric", ["hour"])
+    content["data"]["items"]["categorical"] = ["brand"]
+    data = Recipe.from_dict(content).data
+    assert data.item_columns == {"title": "text", "image": "image", "price": "numeric", "brand": "categorical"}
+    assert data.query_columns == {"query": "text", "hour": "numeric"}
+
+
+def test_a_query_without_text_has_no_query_column():
+    content = changed("data.queries.text", "words")
+    assert "query" in Recipe.from_dict(content).data.query_columns
+    content["data"]["queries"]["text"] = None
+    assert Recipe.from_dict(content).data.query_columns == {}
+
+
+def test_libsvm_needs_no_tables():
+    content = {"data": {"labels": {"kind": "libsvm", "files": {"train": ["a.txt"]}}}, "model": GOOD["model"]}
+    recipe = Recipe.from_dict(content)
+    assert isinstance(recipe.data.labels, LibSVM)
+    assert recipe.data.item_columns == {}
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        ("data.itmes", {"table": "x"}, ["data.itmes", "unknown key", 'did you mean "items"']),
+        ("data.items.tabel", "x", ["data.items.tabel", 'did you mean "table"']),
+        ("train.epoch", 3, ["train.epoch", 'did you mean "epochs"']),
+        ("model", None, ["model", "is missing"]),
+        ("data.items.table", None, ["data.items.table", "is missing"]),
+        ("data.items", None, ['labels of kind "judgements" need both "items" and "queries"']),
+        ("train.epochs", 0, ["train.epochs", "greater than 0", "got 0"]),
+        ("train.learning_rate", "fast", ["train.learning_rate", "got 'fast'"]),
+        ("data.on_bad_row", "ignore", ["data.on_bad_row", "'fail' or 'skip'", "got 'ignore'"]),
+        ("data.labels.kind", "clicks", ["data.labels", "clicks"]),
+        ("data.split.valid", 1.5, ["data.split.valid", "got 1.5"]),
+        ("data.split", {"valid": 0.5, "test": 0.6}, ["leave nothing to train on"]),
+        ("data.split", {"by": "time"}, ["queries.timestamp must name the column"]),
+        ("data.queries.split", None, ["queries.split must name the column"]),
+        ("data.items.texts", ["label"], ['column name "label" is reserved']),
+        ("data.items.numeric", ["past_clicks"], ['column name "past_clicks" is reserved']),
+        ("data.items.categorical", ["price"], ['column "price" is already used by items.numeric']),
+        ("model.towers.title.side", "left", ["model.towers.title.side", "got 'left'"]),
+    ],
+)
+def test_bad_recipes_name_key_value_and_expectation(where, value, words):
+    refuse(changed(where, value), *words)
+
+
+def test_several_errors_are_told_at_once():
+    content = changed("train.epochs", 0)
+    content["data"]["on_bad_row"] = "x"
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_dict(content, source="shop.yaml")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_behaviour_features_are_checked():
+    log = {"table": "logs.csv"}
+    content = changed("data.behaviour", {"logs": log, "features": ["past_click"]})
+    refuse(content, 'unknown behaviour feature "past_click"', 'did you mean "past_clicks"')
+    recipe = Recipe.from_dict(changed("data.behaviour", {"logs": log}))
+    assert recipe.data.behaviour.features == list(BEHAVIOUR_FEATURES)
+
+
+def test_ipw_needs_propensities():
+    refuse(
+        changed("data.labels", {"kind": "logs", "table": "l.csv", "debias": "ipw"}), "propensity must name the column"
+    )
+    content = changed("data.labels", {"kind": "logs", "table": "l.csv", "debias": "ipw", "propensity": "p"})
+    assert isinstance(Recipe.from_dict(content).data.labels, Logs)
+
+
+def test_load_and_paths(tmp_path, monkeypatch):
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(GOOD), encoding="utf-8")
+    recipe = Recipe.load(file)
+    assert recipe.path(recipe.data.items.table) == tmp_path / "items.parquet"
+    monkeypatch.setenv("SHOP_TABLES", str(tmp_path / "elsewhere"))
+    assert recipe.path(Path("$SHOP_TABLES/a.csv")) == tmp_path / "elsewhere" / "a.csv"
+    assert recipe.path(Path("/abs/a.csv")) == Path("/abs/a.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1", "is not YAML"),
+        ("- 1", "expected a mapping with data, model and train, found list"),
+        ("", "found NoneType"),
+    ],
+)
+def test_files_that_hold_no_recipe(tmp_path, text, words):
+    file = tmp_path / "shop.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=words):
+        Recipe.load(file)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(RecipeError, match=r"shop\.yaml: cannot be read"):
+        Recipe.load(tmp_path / "shop.yaml")
+
+
+@pytest.mark.parametrize("name", ["fashion", "crowd", "mq2008"])
+def test_examples_are_valid(name):
+    recipe = Recipe.load(Path(__file__).parents[1] / "examples" / f"{name}.yaml")
+    columns = recipe.data.item_columns | recipe.data.query_columns | {"features": "slot"}
+    for tower in recipe.model.towers.values():
+        assert set(tower.columns) <= set(columns)
+    if name == "fashion":  # it names in words what the picture has to show
+        assert "full_title" not in columns
+
+
+def test_reading_a_recipe_needs_no_tensorflow():
+    code = "import sys, tfmmrank.schema; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,94 @@
+"""``tfmmrank evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfmmrank.cli.output import Output, with_output, with_plugins
+
+#: What a report looks at before the model: the first of these that the dataset allows.
+BEFORE = ("bm25", "popularity", "random")
+
+
+@click.command("evaluate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--split", default="test", show_default=True, help="Which lists to measure on.")
+@click.option("--k", default=10, show_default=True, type=click.IntRange(1), help="Cut-off of NDCG, precision, recall.")
+@click.option("--baselines", is_flag=True, help="Beside it: random, popularity, BM25 and the oracle.")
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Write a page into this folder: curves, table, slices, ranked pictures. Implies --baselines.",
+)
+@with_output
+@with_plugins
+def command(output: Output, run: Path, data: Path, split: str, k: int, baselines: bool, report: Path | None) -> None:
+    """Measure the ranker of the training folder RUN on the dataset DATA.
+
+    NDCG's gain is 2^grade - 1; ties rank worst first; queries without a positive grade are skipped and counted.
+    """
+    from tfmmrank.data import Prepared
+
+    prepared = Prepared.open(data)
+    prepared.lists(split)  # an unknown split is told before TensorFlow is imported
+
+    from tfmmrank.evaluation import compare, scores_of
+    from tfmmrank.ranker import Ranker
+
+    ranker = Ranker.load_ranker(run / "ranker")
+    systems = {"model": scores_of(ranker, prepared, split)}
+    if baselines or report is not None:
+        systems.update(baseline_scores(prepared, split, output.progress))
+    table = compare(prepared, split, systems, k=k)
+    found: dict[str, Any] = table.to_dict()
+    text = str(table)
+    if report is not None:
+        page = report_page(report, prepared, table, systems, read_history(run))
+        found["report"] = str(page)
+        text += f"\nreport: {page}"
+    output.result(found, text)
+
+
+def baseline_scores(data: Any, split: str, progress: bool = False, seed: int = 0) -> dict[str, Any]:
+    """Scores by the name of the baseline: those that the dataset allows."""
+    from tfmmrank.evaluation import fit_baselines
+
+    return {found.name: found.scores(data, split) for found in fit_baselines(data, seed, progress=progress)}
+
+
+def read_history(run: Path) -> dict[str, list[float]] | None:
+    """What ``fit`` left in the run's history.json, if it is there."""
+    file = run / "history.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+
+
+def report_page(
+    folder: Path,
+    data: Any,
+    table: Any,
+    systems: dict[str, Any],
+    history: dict[str, list[float]] | None,
+    title: str | None = None,
+    notes: Any = (),
+) -> Path:
+    """Writes the report of the system ``model``; the look before is the best known baseline's."""
+    from tfmmrank.evaluation import write_report
+
+    before = next(name for name in BEFORE if name in systems)
+    return write_report(
+        folder,
+        title=title or f"{data.name}: ranking report",
+        table=table,
+        history=history,
+        data=data,
+        split=table.split,
+        before=(before, systems[before]),
+        after=("model", systems["model"]),
+        notes=notes,
+    )

@@ -1,0 +1,129 @@
+"""Tables to a prepared dataset, in bounded memory and all or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tfmmrank.atomic import replace_directory
+from tfmmrank.data.errors import DataError, Report
+from tfmmrank.data.feature_lists import write_feature_lists
+from tfmmrank.data.item_table import add_snapshot, load_items
+from tfmmrank.data.label_tables import labels_from_log, load_judgements, load_log
+from tfmmrank.data.lists import ListWriter
+from tfmmrank.data.prepared import FORMAT, Prepared
+from tfmmrank.data.query_table import load_queries
+from tfmmrank.data.splits import SPLITS
+from tfmmrank.data.table_lists import write_lists
+from tfmmrank.data.workbench import BEHAVIOUR_MEMORY_LIMIT, Workbench
+from tfmmrank.schema import Judgements, Logs, Recipe
+
+
+def prepare(recipe: Recipe, out: str | Path, *, progress: bool = True) -> Prepared:
+    """Reads a recipe's tables and writes a dataset.
+
+    Memory is bounded by ``data.chunk_rows`` and DuckDB's limit, not by the tables. ``out`` is replaced as a whole at
+    the end: interrupted or failing, it is as it was.
+
+    What is wrong with the input stops at the first row, or with ``data.on_bad_row: skip`` is left out and counted by
+    cause in ``meta["report"]["skipped"]``. Counted in ``meta["report"]["noted"]``, and kept either way: empty texts,
+    lists with one grade only, converted pictures, and missing or broken pictures, whose items are kept without them.
+
+    Args:
+        recipe: a validated recipe.
+        out: folder to write; an earlier dataset there is replaced.
+        progress: whether to show progress bars, and the report's summary at the end, on stderr.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DataError: for input that cannot be used; names file, row, column, value, and what was expected.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; expected a folder to write the dataset to")
+    if out.exists() and not (out / "meta.json").is_file() and any(out.iterdir()):
+        raise DataError(f"{out}: exists and is no prepared dataset; choose another folder, or empty it")
+    report = Report(recipe.data.on_bad_row)
+    with replace_directory(out) as aside:
+        (aside / "lists").mkdir()
+        (aside / "items").mkdir()
+        writers = {split: ListWriter(aside / "lists", split) for split in SPLITS}
+        try:
+            if recipe.data.items is None:
+                num_items, slots = 0, write_feature_lists(recipe, writers, report, progress)
+            else:
+                num_items, slots = _from_tables(recipe, aside, writers, report, progress)
+        finally:
+            for writer in writers.values():
+                writer.close()
+        if not any(writer.lists for writer in writers.values()):
+            raise DataError(
+                f"{recipe.data.name}: no list is left to write; left out: {dict(report.skipped) or 'nothing'}"
+            )
+        meta = {
+            "format": FORMAT,
+            "name": recipe.data.name,
+            "data": recipe.data.model_dump(mode="json"),
+            "item_columns": recipe.data.item_columns,
+            "query_columns": recipe.data.query_columns,
+            "slot_columns": slots,
+            "snapshot_columns": list(slots) if num_items else [],
+            "num_items": num_items,
+            "splits": {split: writer.counts for split, writer in writers.items()},
+            "report": report.to_dict(),
+        }
+        (aside / "meta.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), "utf-8")
+    if progress:
+        tqdm.write(report.summary(), file=sys.stderr)
+    return Prepared.open(out)
+
+
+def _from_tables(
+    recipe: Recipe, aside: Path, writers: dict[str, ListWriter], report: Report, progress: bool
+) -> tuple[int, dict[str, int]]:
+    """A shop's tables. Returns the number of items, and slot columns and widths."""
+    data = recipe.data
+    work = aside / ".work"
+    bench = Workbench(work)
+    raw, catalogue = work / "catalogue.arrow", aside / "items" / "catalogue.arrow"
+    try:
+        num_items = load_items(recipe, bench, raw, report, progress)
+        load_queries(recipe, bench, report)
+        if isinstance(data.labels, Judgements):
+            load_judgements(recipe, data.labels, bench, report, progress)
+        elif isinstance(data.labels, Logs):
+            load_log(recipe, data.labels, bench, report, progress, table="label_log", labels=True)
+            labels_from_log(data.labels, bench, "label_log")
+        features = list(data.behaviour.features) if data.behaviour is not None else []
+        if data.behaviour is not None:
+            _add_behaviour(recipe, bench, report, progress)
+            add_snapshot(raw, catalogue, data, bench, features)
+        else:
+            os.rename(raw, catalogue)
+        write_lists(bench, data.query_columns, features, writers, report, progress)
+    finally:
+        bench.close()
+        shutil.rmtree(work)
+    return num_items, dict.fromkeys(features, 1)
+
+
+def _add_behaviour(recipe: Recipe, bench: Workbench, report: Report, progress: bool) -> None:
+    """Tables ``pair_behaviour`` and ``item_behaviour`` from the log, leak-free."""
+    from tfmmrank.data.behaviour import add_behaviour
+
+    assert recipe.data.behaviour is not None
+    load_log(recipe, recipe.data.behaviour.logs, bench, report, progress)
+    bench.con.execute(
+        "CREATE TABLE pairs AS SELECT q_row AS list_no, query_id, ts, split, item_row "
+        "FROM labels JOIN queries USING (q_row)"
+    )
+    bench.con.execute("CREATE TABLE items_ts AS SELECT item_row, ts FROM items")
+    bench.limit_memory(BEHAVIOUR_MEMORY_LIMIT)
+    add_behaviour(bench.con, recipe.data.behaviour)

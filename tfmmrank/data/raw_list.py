@@ -1,0 +1,49 @@
+"""One list as files of other systems hold it: a query, its labels, and features that belong to the list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RawList:
+    """A list that carries its features.
+
+    Attributes:
+        query_id: the query's id.
+        query: raw query columns: UTF-8 bytes, or a float.
+        labels: grades ``[n]``, float32.
+        weights: float32 ``[n]``.
+        features: ``{name: array [n] or [n, width]}``: float32 with NaN for missing, or an object array of bytes ``[n]``.
+    """
+
+    query_id: str
+    query: dict[str, Any]
+    labels: np.ndarray
+    weights: np.ndarray
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.labels)
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[BinaryIO]:
+    """A file that appears at ``path`` only when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with open(aside, "wb") as file:
+            yield file
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,151 @@
+"""Rankers to be beaten, on the same lists: random, popularity, BM25; and the oracle, which cannot be."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfmmrank.evaluation.scoring import split_lists
+from tfmmrank.registry import nearest
+
+POPULARITY_COLUMNS = ("past_clicks", "past_purchases", "past_carts", "past_impressions")
+
+
+class Baseline(Protocol):
+    """Something that scores lists: ``fit`` on a split, then ``scores`` of any."""
+
+    name: str
+
+    def fit(self, data: Any, split: str = "train") -> Baseline:
+        """Learns what it needs from a ``Prepared`` dataset's catalogue and one split; returns itself."""
+        ...
+
+    def scores(self, data: Any, split: str) -> list[np.ndarray]:
+        """float32 scores, one array a list, in the order of ``data.lists(split)``."""
+        ...
+
+
+class Random:
+    """A random order, the same for one seed.
+
+    Args:
+        seed: seeds the order.
+    """
+
+    name = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def fit(self, data: Any, split: str = "train") -> Random:
+        """Learns nothing."""
+        return self
+
+    def scores(self, data: Any, split: str) -> list[np.ndarray]:
+        """Uniform numbers in [0, 1)."""
+        lists = data.lists(split)
+        return split_lists(lists, np.random.default_rng(self.seed).random(len(lists.item_rows)).astype(np.float32))
+
+
+class Oracle:
+    """Scores equal to the labels: the best any ranker can do."""
+
+    name = "oracle"
+
+    def fit(self, data: Any, split: str = "train") -> Oracle:
+        """Learns nothing."""
+        return self
+
+    def scores(self, data: Any, split: str) -> list[np.ndarray]:
+        """The labels."""
+        lists = data.lists(split)
+        return split_lists(lists, lists.labels)
+
+
+class Popularity:
+    """What is liked, whatever the query.
+
+    Args:
+        column: a slot feature of width 1, or a snapshot column of the catalogue. Default: the first there is of
+            ``past_clicks``, ``past_purchases``, ``past_carts``, ``past_impressions`` among the slot features (what was
+            known at the time of the list), then among the snapshot columns; without any, an item's popularity is the
+            sum of label × weight over the training lists.
+    """
+
+    name = "popularity"
+
+    def __init__(self, column: str | None = None) -> None:
+        self.column = column
+        self.source: str | None = None
+        self._by_item: np.ndarray | None = None
+
+    def fit(self, data: Any, split: str = "train") -> Popularity:
+        """Finds its column, or adds up training labels by item.
+
+        Raises:
+            ValueError: for a column that the dataset lacks, or when there is nothing to count by.
+        """
+        slots = [name for name, width in data.slot_columns.items() if width == 1]
+        columns = data.catalogue.columns if len(data.catalogue) else []
+        snapshot = [name for name in columns if name not in data.item_columns]
+        numeric = snapshot + [name for name, kind in data.item_columns.items() if kind == "numeric"]
+        wanted = [self.column] if self.column else list(POPULARITY_COLUMNS)
+        self._by_item = None
+        for name in wanted:
+            if name in slots:
+                self.source = name
+                return self
+        for name in wanted:
+            if name in (numeric if self.column else snapshot):
+                self.source = name
+                self._by_item = np.concatenate(
+                    [batch[name] for batch in data.catalogue.batches(65_536, columns=[name])]
+                )
+                return self
+        if self.column:
+            known = slots + numeric
+            raise ValueError(
+                f'popularity: dataset {data.path} has no numeric slot or catalogue column "{self.column}"'
+                f"{nearest(self.column, known)}; columns: {', '.join(known) or 'none'}"
+            )
+        if not len(data.catalogue):
+            raise ValueError(
+                f"popularity: dataset {data.path} has no catalogue and no column such as {POPULARITY_COLUMNS[0]}; "
+                "name the feature to count by: Popularity(column=...)"
+            )
+        lists = data.lists(split)
+        self.source = f"{split} labels"
+        self._by_item = np.bincount(lists.item_rows, lists.labels * lists.weights, minlength=len(data.catalogue))
+        return self
+
+    def scores(self, data: Any, split: str) -> list[np.ndarray]:
+        """The column's values; a missing one ranks with the lowest."""
+        if self.source is None:
+            raise ValueError("popularity: call fit(data) before scores")
+        lists = data.lists(split)
+        values = lists.slots[self.source] if self._by_item is None else self._by_item[lists.item_rows]
+        values = np.asarray(values, np.float32)
+        lowest = np.min(values, initial=np.inf, where=np.isfinite(values))
+        return split_lists(lists, np.where(np.isfinite(values), values, lowest if np.isfinite(lowest) else 0.0))
+
+
+def fit_baselines(data: Any, seed: int = 0, split: str = "train", progress: bool = False) -> list[Baseline]:
+    """The baselines that a dataset allows, fitted: random, popularity and BM25 where there is what they need, oracle.
+
+    Args:
+        data: a ``Prepared`` dataset.
+        seed: seeds the random order.
+        split: what popularity may count on.
+        progress: whether indexing shows a progress bar.
+    """
+    from tfmmrank.evaluation.bm25 import BM25
+
+    found: list[Baseline] = [Random(seed).fit(data, split)]
+    slots = [name for name, width in data.slot_columns.items() if width == 1]
+    if len(data.catalogue) or any(name in slots for name in POPULARITY_COLUMNS):
+        found.append(Popularity().fit(data, split))
+    if len(data.catalogue) and "text" in data.item_columns.values() and data.query_columns.get("query") == "text":
+        found.append(BM25().fit(data, split, progress=progress))
+    found.append(Oracle().fit(data, split))
+    return found

@@ -1,0 +1,177 @@
+"""The signatures of an exported model: raw values in, scores or vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tfmmrank.export.item_table import ItemTable
+from tfmmrank.export.raw_inputs import Arguments, Column, RawColumns
+from tfmmrank.stack import tf, tfr
+from tfmmrank.tokens import Tokens
+
+REGRESS = "regress"
+
+
+class Signatures:
+    """Builds the concrete functions that a SavedModel exposes; docs/architecture.md tells their inputs and outputs.
+
+    Args:
+        ranker: a trained ``Ranker``.
+        columns: its columns.
+        table: the item table; None where there is no catalogue, and then there is no ``rank``.
+    """
+
+    def __init__(self, ranker: Any, columns: RawColumns, table: ItemTable | None) -> None:
+        self.ranker, self.columns, self.table = ranker, columns, table
+        self.arguments = Arguments((*columns.query, *columns.places))
+
+    def build(self) -> dict[str, Any]:
+        """Concrete functions by signature; ``serving_default`` is ``rank``, or else ``rank_features``."""
+        columns = self.columns
+        query = {column.name: column.spec(1) for column in columns.query}
+        ids = {"item_ids": tf.TensorSpec([None, None], tf.string)}
+        size = {"num_items": tf.TensorSpec([None], tf.int32)}
+        functions = {}
+        if self.table is not None:
+            functions["rank"] = self._function(self.rank, {**query, **ids, **size})
+        if columns.places:
+            places = {column.name: column.spec(2) for column in columns.places}
+            functions["rank_features"] = self._function(self.rank_features, {**query, **places, **size})
+            serialized = tf.TensorSpec([None], tf.string)
+            functions["predict_elwc"] = self._function(self.predict_elwc, {"input_ranking_data": serialized})
+            functions[REGRESS] = self._function(self.regress, {"inputs": serialized})
+        for side in ("query", "item"):
+            if self._embeds(side):
+                specs = {column.name: column.spec(1) for column in getattr(columns, side)}
+                name = "embed_query" if side == "query" else "embed_items"
+                functions[name] = self._function(getattr(self, name), specs)
+        return {"serving_default": functions.get("rank", functions.get("rank_features")), **functions}
+
+    def _function(self, body: Callable[[Mapping[str, Any]], dict[str, Any]], specs: Mapping[str, Any]) -> Any:
+        def traced(**arguments: Any) -> dict[str, Any]:
+            return body(self.arguments.inputs(arguments))
+
+        return tf.function(traced, autograph=False).get_concrete_function(**self.arguments.specs(specs))
+
+    def _embeds(self, side: str) -> bool:
+        """Towers of one side share a vector space only when they are of one width."""
+        return len({tower.dim for tower in self.ranker.side(side)}) == 1
+
+    # -- ranking ------------------------------------------------------------------------------------------------------
+
+    def rank(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """By id: query columns ``[B]``, ``item_ids [B, L]``, ``num_items [B]`` to ``scores``, ``known`` ``[B, L]``."""
+        assert self.table is not None
+        ids = inputs["item_ids"]
+        shape = tf.shape(ids)
+        with tf.control_dependencies(self._checks(inputs, shape)):
+            rows = self.table.rows(ids)
+        mask = _slot_mask(inputs["num_items"], shape)
+        items = {**self.table.tokens(rows), **self._slot_tokens(self.table.slots(rows), shape)}
+        scores = self.ranker.score(self._query_tokens(inputs), items, mask)
+        return {"scores": _as_scores(scores), "known": (rows < self.table.size) & mask}
+
+    def rank_features(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """From raw values: query columns ``[B]``, item and slot columns ``[B, L]``, ``num_items`` to ``scores``."""
+        shape = tf.shape(inputs[self.columns.places[0].name])[:2]
+        with tf.control_dependencies(self._checks(inputs, shape)):
+            mask = _slot_mask(inputs["num_items"], shape)
+        return {"scores": self._score_raw(inputs, mask, shape)}
+
+    def predict_elwc(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Serialized ExampleListWithContext ``[B]`` to ``scores [B, L]``.
+
+        The context holds query columns, the examples item and slot columns, by name, as bytes or floats; a feature
+        left out is missing. L is the longest list's length.
+        """
+        parsed = tfr.data.parse_from_example_list(
+            inputs["input_ranking_data"],
+            context_feature_spec={column.name: column.feature for column in self.columns.query} or None,
+            example_feature_spec={column.name: _with_axis(column) for column in self.columns.places},
+            mask_feature_name="list mask",
+        )
+        mask = parsed["list mask"]
+        return {"scores": self._score_raw(parsed, mask, tf.shape(mask))}
+
+    def regress(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Serialized tf.Example ``[N]``, each a query with one item, to ``outputs [N]``: TF Serving's Regress API."""
+        columns = (*self.columns.query, *self.columns.places)
+        parsed = tf.io.parse_example(inputs["inputs"], {column.name: column.feature for column in columns})
+        shape = tf.stack([tf.size(inputs["inputs"]), 1])
+        return {"outputs": self._score_raw(parsed, tf.fill(shape, True), shape)[:, 0]}
+
+    def _score_raw(self, raw: Mapping[str, Any], mask: Any, shape: Any) -> Any:
+        """Scores ``[B, L]`` of raw values; ``shape`` is (B, L)."""
+        items: dict[str, Tokens] = {}
+        if self.columns.item:
+            features = self.ranker.preprocess_items({c.name: c.flat(raw[c.name]) for c in self.columns.item})
+            for name, tokens in self.ranker.encode_items(features, training=False).items():
+                items[name] = Tokens(_unflatten(tokens.values, shape), _unflatten(tokens.mask, shape))
+        items.update(self._slot_tokens(raw, shape))
+        return _as_scores(self.ranker.score(self._query_tokens(raw), items, mask))
+
+    def _query_tokens(self, raw: Mapping[str, Any]) -> dict[str, Tokens]:
+        if not self.columns.query:
+            return {}
+        features = self.ranker.preprocess_query({column.name: raw[column.name] for column in self.columns.query})
+        return self.ranker.encode_query(features, training=False)
+
+    def _slot_tokens(self, raw: Mapping[str, Any], shape: Any) -> dict[str, Tokens]:
+        if not self.columns.slot:
+            return {}
+        features = self.ranker.preprocess_slots({c.name: c.flat(raw[c.name]) for c in self.columns.slot})
+        return self.ranker.encode_slots({k: _unflatten(v, shape) for k, v in features.items()}, training=False)
+
+    def _checks(self, inputs: Mapping[str, Any], shape: Any) -> list[Any]:
+        """Inputs of unequal B or L would be broadcast into scores that look right."""
+        checks = []
+        for name, value in inputs.items():
+            per_place = name in ("item_ids", *(column.name for column in self.columns.places))
+            axes = 2 if per_place else 1
+            what = "[B, L]" if per_place else "[B]"
+            message = f"input {name} must have the leading axes {what} of the other inputs"
+            checks.append(tf.debugging.assert_equal(tf.shape(value)[:axes], shape[:axes], message))
+        return checks
+
+    # -- vectors ------------------------------------------------------------------------------------------------------
+
+    def embed_query(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Query columns ``[B]`` to ``embedding [B, d]``, of length 1 (0 where all is missing)."""
+        return {"embedding": _pooled(self._query_tokens(inputs))}
+
+    def embed_items(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Item columns ``[N]`` to ``embedding [N, d]``, of length 1 (0 where all is missing)."""
+        features = self.ranker.preprocess_items({column.name: inputs[column.name] for column in self.columns.item})
+        return {"embedding": _pooled(self.ranker.encode_items(features, training=False))}
+
+
+def _slot_mask(num_items: Any, shape: Any) -> Any:
+    return tf.range(shape[1])[None, :] < num_items[:, None]
+
+
+def _as_scores(scores: Any) -> Any:
+    return tf.cast(scores, tf.float32)
+
+
+def _unflatten(value: Any, shape: Any) -> Any:
+    """``[B * L, ...]`` to ``[B, L, ...]``."""
+    return tf.ensure_shape(
+        tf.reshape(value, tf.concat([shape, tf.shape(value)[1:]], 0)), [None, None, *value.shape[1:]]
+    )
+
+
+def _with_axis(column: Column) -> Any:
+    """TF-Ranking's list parser wants at least one axis in an example's feature."""
+    return tf.io.FixedLenFeature([column.width], column.dtype, [column.missing] * column.width)
+
+
+def _pooled(tokens: Mapping[str, Tokens]) -> Any:
+    """Mean over a tower's tokens that are there, then over the towers that have any, brought to length 1."""
+    total, towers = 0.0, 0.0
+    for part in tokens.values():
+        weights = tf.cast(part.mask, tf.float32)[..., None]
+        values = tf.where(part.mask[..., None], tf.cast(part.values, tf.float32), 0.0)
+        total += tf.reduce_sum(values, -2) / tf.maximum(tf.reduce_sum(weights, -2), 1.0)
+        towers += tf.reduce_max(weights, -2)
+    return tf.math.l2_normalize(total / tf.maximum(towers, 1.0), -1)

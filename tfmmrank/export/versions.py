@@ -1,0 +1,52 @@
+"""A model's versions: numbered folders in one folder, as TensorFlow Serving looks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def versions_of(model_dir: str | Path) -> list[int]:
+    """The versions in a model's folder, ascending; empty when there is no such folder."""
+    model_dir = Path(model_dir)
+    if not model_dir.is_dir():
+        return []
+    return sorted(int(path.name) for path in model_dir.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def choose_version(model_dir: str | Path, version: int | None = None) -> int:
+    """The version to write: the one asked for, or the next.
+
+    Raises:
+        ValueError: when it is not a positive number, or exists.
+    """
+    known = versions_of(model_dir)
+    if version is None:
+        return known[-1] + 1 if known else 1
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(f"version is {version!r}; expected a whole number of at least 1")
+    if version in known:
+        raise ValueError(
+            f"{Path(model_dir) / str(version)}: exists, and a server may be reading it; leave the version out to write "
+            f"{known[-1] + 1}"
+        )
+    return version
+
+
+def find_version(model_dir: str | Path, version: int | None = None) -> Path:
+    """The folder of a version, the latest by default.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    model_dir = Path(model_dir)
+    known = versions_of(model_dir)
+    if not known:
+        hint = (
+            f"give its parent, {model_dir.resolve().parent}"
+            if (model_dir / "saved_model.pb").is_file()
+            else "write one with `tfmmrank export`"
+        )
+        raise FileNotFoundError(f"{model_dir}: holds no version of a model (a folder named by a number); {hint}")
+    if version is not None and version not in known:
+        raise FileNotFoundError(f"{model_dir}: has no version {version}; versions: {', '.join(map(str, known))}")
+    return model_dir / str(known[-1] if version is None else version)

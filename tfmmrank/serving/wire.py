@@ -1,0 +1,117 @@
+"""TensorFlow Serving's messages for a client, without TensorFlow.
+
+The generated classes of tensorflow-serving-api import all of TensorFlow, some ten seconds and 500 MB; a client needs a
+dozen message types. They are declared here field by field, with the numbers of ``tensorflow_serving/apis/*.proto`` and
+``tensorflow/core/framework/*.proto``; a test compares the bytes with the generated classes'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_PACKAGE = "tfmmrank.serving_wire"
+_SCALARS = {
+    "bool": _FIELD.TYPE_BOOL,
+    "bytes": _FIELD.TYPE_BYTES,
+    "double": _FIELD.TYPE_DOUBLE,
+    "float": _FIELD.TYPE_FLOAT,
+    "int32": _FIELD.TYPE_INT32,
+    "int64": _FIELD.TYPE_INT64,
+    "string": _FIELD.TYPE_STRING,
+    "uint32": _FIELD.TYPE_UINT32,
+    "uint64": _FIELD.TYPE_UINT64,
+}
+
+# Message to {field: (number, type)}; a type in brackets is repeated, "map T" maps strings to T; enums are int32.
+_MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
+    "Dim": {"size": (1, "int64"), "name": (2, "string")},
+    "TensorShapeProto": {"dim": (2, "[Dim]"), "unknown_rank": (3, "bool")},
+    "TensorProto": {
+        "dtype": (1, "int32"),
+        "tensor_shape": (2, "TensorShapeProto"),
+        "tensor_content": (4, "bytes"),
+        "float_val": (5, "[float]"),
+        "double_val": (6, "[double]"),
+        "int_val": (7, "[int32]"),
+        "string_val": (8, "[bytes]"),
+        "int64_val": (10, "[int64]"),
+        "bool_val": (11, "[bool]"),
+        "uint32_val": (16, "[uint32]"),
+        "uint64_val": (17, "[uint64]"),
+    },
+    "Int64Value": {"value": (1, "int64")},
+    "ModelSpec": {
+        "name": (1, "string"),
+        "version": (2, "Int64Value"),
+        "signature_name": (3, "string"),
+        "version_label": (4, "string"),
+    },
+    "PredictRequest": {
+        "model_spec": (1, "ModelSpec"),
+        "inputs": (2, "map TensorProto"),
+        "output_filter": (3, "[string]"),
+    },
+    "PredictResponse": {"outputs": (1, "map TensorProto"), "model_spec": (2, "ModelSpec")},
+    "GetModelMetadataRequest": {"model_spec": (1, "ModelSpec"), "metadata_field": (2, "[string]")},
+    "Any": {"type_url": (1, "string"), "value": (2, "bytes")},
+    "GetModelMetadataResponse": {"model_spec": (1, "ModelSpec"), "metadata": (2, "map Any")},
+    "TensorInfo": {"name": (1, "string"), "dtype": (2, "int32"), "tensor_shape": (3, "TensorShapeProto")},
+    "SignatureDef": {
+        "inputs": (1, "map TensorInfo"),
+        "outputs": (2, "map TensorInfo"),
+        "method_name": (3, "string"),
+    },
+    "SignatureDefMap": {"signature_def": (1, "map SignatureDef")},
+    "GetModelStatusRequest": {"model_spec": (1, "ModelSpec")},
+    "StatusProto": {"error_code": (1, "int32"), "error_message": (2, "string")},
+    "ModelVersionStatus": {"version": (1, "int64"), "state": (2, "int32"), "status": (3, "StatusProto")},
+    "GetModelStatusResponse": {"model_version_status": (1, "[ModelVersionStatus]")},
+}
+
+
+def _add_field(message: Any, full_name: str, name: str, number: int, kind: str) -> None:
+    repeated = kind.startswith(("[", "map "))
+    label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+    field = message.field.add(name=name, number=number, label=label)
+    if kind.startswith("map "):
+        entry = message.nested_type.add(name="".join(part.title() for part in name.split("_")) + "Entry")
+        entry.options.map_entry = True
+        _add_field(entry, "", "key", 1, "string")
+        _add_field(entry, "", "value", 2, kind.removeprefix("map "))
+        field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{_PACKAGE}.{full_name}.{entry.name}"
+        return
+    kind = kind.strip("[]")
+    if kind in _SCALARS:
+        field.type = _SCALARS[kind]
+    else:
+        field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
+
+
+def _declare() -> dict[str, Any]:
+    file = descriptor_pb2.FileDescriptorProto(name="tfmmrank/serving_wire.proto", package=_PACKAGE, syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            _add_field(message, name, field, number, kind)
+    classes = message_factory.GetMessages([file], pool=descriptor_pool.DescriptorPool())
+    return {name: classes[f"{_PACKAGE}.{name}"] for name in _MESSAGES}
+
+
+_CLASSES = _declare()
+
+GetModelMetadataRequest: Any = _CLASSES["GetModelMetadataRequest"]
+GetModelMetadataResponse: Any = _CLASSES["GetModelMetadataResponse"]
+GetModelStatusRequest: Any = _CLASSES["GetModelStatusRequest"]
+GetModelStatusResponse: Any = _CLASSES["GetModelStatusResponse"]
+ModelSpec: Any = _CLASSES["ModelSpec"]
+PredictRequest: Any = _CLASSES["PredictRequest"]
+PredictResponse: Any = _CLASSES["PredictResponse"]
+SignatureDefMap: Any = _CLASSES["SignatureDefMap"]
+TensorProto: Any = _CLASSES["TensorProto"]
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+STATUS = "/tensorflow.serving.ModelService/GetModelStatus"

@@ -120,8 +120,8 @@ RECIPE_MODEL = {
 }
 
 
-def make_recipe(**train):
+def make_recipe(model=RECIPE_MODEL, **train):
     from tfmmrank.schema import Recipe
 
     labels = {"kind": "elwc", "files": {"train": ["unused"]}, "features": {}}
-    return Recipe.from_dict({"data": {"labels": labels}, "model": RECIPE_MODEL, "train": train})
+    return Recipe.from_dict({"data": {"labels": labels}, "model": model, "train": train})

@@ -240,7 +240,8 @@ class Ranker(tfrs.Model):
             metrics=[get_metric(metric) if isinstance(metric, str) else metric for metric in metrics],
         )
         self.loss_tracker = keras.metrics.Mean(name="loss")
-        super().compile(optimizer=optimizer, **kwargs)
+        # The task holds the metrics; saying so keeps Keras from warning of weights without weighted metrics.
+        super().compile(optimizer=optimizer, **{"weighted_metrics": [], **kwargs})
 
     def compute_loss(self, inputs: Any, training: bool = False) -> Any:
         """Loss of a ``(features, labels, weights)`` batch; updates the metrics."""

@@ -74,12 +74,17 @@ class ListBatches:
         """Batches an epoch."""
         return -(-len(self.lists) // self.batch_size)
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-        """The batches of one epoch from number ``skip`` on: (features, labels [B, L], weights [B, L])."""
+    def epoch(
+        self, epoch: int, skip: int = 0, multiple_of: int = 1
+    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+        """The batches of one epoch from number ``skip`` on: (features, labels [B, L], weights [B, L]).
+
+        Batches without a list make their number a multiple of ``multiple_of``, the number of replicas.
+        """
         order = np.arange(len(self.lists))
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        for number in range(skip, len(self)):
+        for number in range(skip, -(-len(self) // multiple_of) * multiple_of):
             yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size], epoch)
 
     def batch(self, which: np.ndarray, epoch: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -114,26 +119,27 @@ class ListBatches:
             mask[b, : len(chosen)] = True
         return places, mask
 
-    def dataset(self, initial_epoch: int = 0, skip: int = 0) -> Any:
+    def dataset(self, initial_epoch: int = 0, skip: int = 0, multiple_of: int = 1) -> Any:
         """A ``tf.data.Dataset`` that gives one epoch each time it is iterated, from ``initial_epoch`` on.
 
         Args:
             initial_epoch: the first iteration's epoch.
             skip: batches to leave out of the first iteration.
+            multiple_of: see ``epoch``; needs static shapes.
         """
         state = {"epoch": initial_epoch, "skip": skip}
 
         def one_epoch() -> Iterator[Any]:
             epoch, first = state["epoch"], state["skip"]
             state.update(epoch=epoch + 1, skip=0)
-            yield from self.epoch(epoch, first)
+            yield from self.epoch(epoch, first, multiple_of)
 
         example = self.batch(np.arange(min(self.batch_size, len(self.lists))))
         signature = tf.nest.map_structure(
             lambda a: tf.TensorSpec(a.shape if self.static else [None, *a.shape[1:]], tf.as_dtype(a.dtype)), example
         )
         dataset = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
-        if skip == 0:
+        if skip == 0 and multiple_of == 1:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(self)))
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -21,28 +21,31 @@ class ResumableTraining(keras.callbacks.Callback):
 
     Args:
         directory: where checkpoints and ``best.weights.h5`` go.
+        steps: steps an epoch.
         monitor: the log to maximise; where it is missing (no validation data), the last epoch counts as the best.
         patience: epochs without a better value before stopping; 0: never stop.
         every_steps: also checkpoint every so many steps; None: after each epoch only.
     """
 
     def __init__(
-        self, directory: Path, monitor: str = "val_ndcg@10", patience: int = 5, every_steps: int | None = None
+        self,
+        directory: Path,
+        steps: int,
+        monitor: str = "val_ndcg@10",
+        patience: int = 5,
+        every_steps: int | None = None,
     ) -> None:
         super().__init__()
-        self.directory, self.monitor, self.patience, self.every_steps = directory, monitor, patience, every_steps
+        self.directory, self.steps, self.monitor = directory, steps, monitor
+        self.patience, self.every_steps = patience, every_steps
         self.state: dict[str, Any] = {"epoch": 0, "step": 0, "best": None, "wait": 0, "done": False, "history": {}}
 
     def restore(self, model: Any) -> bool:
         """Binds to a built, compiled model and loads the last checkpoint; returns whether there was one."""
         model.optimizer.build(model.trainable_variables)
         self._packed = tf.Variable("", dtype=tf.string)
-        generators = {
-            str(i): generator for i, generator in enumerate(_random_generators(model))
-        }
-        checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer, state=self._packed, **{f"rng_{k}": g for k, g in generators.items()}
-        )
+        generators = {f"rng_{i}": generator for i, generator in enumerate(_random_generators(model))}
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, state=self._packed, **generators)
         self.manager = tf.train.CheckpointManager(checkpoint, str(self.directory), max_to_keep=2)
         if self.manager.latest_checkpoint is None:
             return False
@@ -60,9 +63,9 @@ class ResumableTraining(keras.callbacks.Callback):
         self.manager.save()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Checkpoints every ``every_steps`` steps."""
+        """Checkpoints every ``every_steps`` steps; not at an epoch's last, where ``on_epoch_end`` is about to."""
         self.state["step"] += 1
-        if self.every_steps and self.state["step"] % self.every_steps == 0:
+        if self.every_steps and self.state["step"] % self.every_steps == 0 and self.state["step"] < self.steps:
             self._save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

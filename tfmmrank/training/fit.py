@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+from tfmmrank.atomic import replace_directory, write_text
 from tfmmrank.data.batches import ListBatches
 from tfmmrank.schema import TrainConfig
 from tfmmrank.stack import keras, tf
@@ -21,7 +22,7 @@ def make_optimizer(config: TrainConfig) -> Any:
     Raises:
         ValueError: for a name that Keras does not know.
     """
-    options: dict[str, Any] = {"learning_rate": config.learning_rate}
+    options: dict[str, Any] = {"learning_rate": config.learning_rate, "is_legacy_optimizer": False}
     if config.clip_norm is not None:
         options["global_clipnorm"] = config.clip_norm
     if config.weight_decay:
@@ -50,57 +51,64 @@ def fit(
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    strategy = tf.distribute.get_strategy()
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
     options: dict[str, Any] = {"batch_size": config.batch_size, "seed": config.seed, "progress": progress}
     batches = ListBatches(data, "train", ranker, list_size=config.list_size, shuffle=True, **options)
-    valid = ListBatches(data, "valid", ranker, static=strategy.num_replicas_in_sync > 1, **options) if _has(data, "valid") else None
+    valid = ListBatches(data, "valid", ranker, static=replicas > 1, **options) if _has(data, "valid") else None
+    steps = -(-len(batches) // replicas)
 
     seed_everything(config.seed)
     ranker.build_from_columns()
     ranker.compile(
         make_optimizer(config), config.loss, loss_options=config.loss_options, jit_compile=config.jit_compile
     )
-    keeper = ResumableTraining(checkpoints, patience=config.patience, every_steps=config.checkpoint_every_steps)
+    keeper = ResumableTraining(checkpoints, steps, patience=config.patience, every_steps=config.checkpoint_every_steps)
     keeper.restore(ranker)
-    if not keeper.state["done"] and keeper.state["epoch"] < config.epochs:
-        epoch, step = keeper.state["epoch"], keeper.state["step"]
+
+    def run_epochs(first: int, last: int, skip: int = 0) -> None:
         ranker.fit(
-            _distributed(batches.dataset(epoch, skip=step), strategy),
-            validation_data=_distributed(valid.dataset(), strategy) if valid is not None else None,
-            initial_epoch=epoch,
-            epochs=config.epochs,
-            steps_per_epoch=_steps(batches, strategy),
-            validation_steps=_steps(valid, strategy) if valid is not None else None,
+            _distributed(batches, first, skip),
+            validation_data=_distributed(valid) if valid is not None else None,
+            initial_epoch=first,
+            epochs=last,
+            # Told the number, Keras asks for no batch past the end: on that one the optimizer's counter and dropout's
+            # random state would move on, and a resumed run would differ.
+            steps_per_epoch=steps - skip if replicas > 1 or skip else None,
+            validation_steps=-(-len(valid) // replicas) if valid is not None and replicas > 1 else None,
             callbacks=[keeper, keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False)],
-            verbose=1 if progress else 0,
+            verbose=_verbosity(progress),
         )
+
+    if keeper.state["step"] and not keeper.state["done"]:
+        # Keras takes the first epoch's number of steps for every epoch's, and this one is cut short.
+        run_epochs(keeper.state["epoch"], keeper.state["epoch"] + 1, keeper.state["step"])
+    if keeper.state["epoch"] < config.epochs and not keeper.state["done"]:
+        run_epochs(keeper.state["epoch"], config.epochs)
     ranker.load_weights(keeper.best_weights)
     _finish(ranker, keeper.state["history"], run)
     return keeper.state["history"]
+
+
+def _verbosity(progress: bool) -> int:
+    """Keras's bar, or a line an epoch where a bar would fill a log file."""
+    return (1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2) if progress else 0
 
 
 def _has(data: Any, split: str) -> bool:
     return split in data.splits and len(data.lists(split)) > 0
 
 
-def _steps(batches: ListBatches, strategy: Any) -> int | None:
-    """Steps an epoch; None lets Keras iterate to the end."""
-    replicas = strategy.num_replicas_in_sync
-    return None if replicas == 1 else max(1, len(batches) // replicas)
-
-
-def _distributed(dataset: Any, strategy: Any) -> Any:
-    """Gives each replica whole batches: a batch's distinct items cannot be cut along with its lists."""
-    if strategy.num_replicas_in_sync == 1:
-        return dataset
-    return keras.utils.experimental.DatasetCreator(lambda context: dataset.repeat())
+def _distributed(batches: ListBatches, epoch: int = 0, skip: int = 0) -> Any:
+    """The batches from a step on; each replica gets whole ones, since a batch's items cannot be cut along its lists."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas == 1:
+        return batches.dataset(epoch, skip)
+    return keras.utils.experimental.DatasetCreator(
+        lambda context: batches.dataset(epoch, skip * replicas, multiple_of=replicas).repeat()
+    )
 
 
 def _finish(ranker: Any, history: dict[str, list[float]], run: Path) -> None:
-    """Writes the ranker and the history aside, then renames."""
-    aside = run / ".ranker.aside"
-    shutil.rmtree(aside, ignore_errors=True)
-    ranker.save_ranker(aside)
-    shutil.rmtree(run / "ranker", ignore_errors=True)
-    os.rename(aside, run / "ranker")
-    (run / "history.json").write_text(json.dumps(history, indent=1), "utf-8")
+    with replace_directory(run / "ranker") as aside:
+        ranker.save_ranker(aside)
+    write_text(run / "history.json", json.dumps(history, indent=1))

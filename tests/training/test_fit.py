@@ -1,0 +1,142 @@
+"""Training by a recipe: what it leaves, when it stops, and that a killed run ends where an uninterrupted one does."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import encode_picture
+from tests.tiny_shop import MemoryShop, make_recipe
+from tfmmrank.ranker import Ranker
+from tfmmrank.training import build_ranker, fit, make_optimizer, make_strategy
+from tfmmrank.training.checkpoint import ResumableTraining
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return MemoryShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=22)
+
+
+OPTIONS = {"epochs": 3, "batch_size": 4, "learning_rate": 3e-3, "patience": 0, "checkpoint_every_steps": 2, "seed": 5}
+STEPS = 6  # an epoch of 22 lists, 4 a batch
+# Quick to trace; with dropout, whose random state must survive a kill too.
+MODEL = {
+    "dim": 16,
+    "towers": {
+        "query": {"kind": "text", "side": "query", "columns": ["query"], "layers": 0, "dropout": 0.2},
+        "title": {"kind": "text", "columns": ["title"], "share": "query"},
+        "behaviour": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"], "dropout": 0.2},
+    },
+    "fusion": {"kind": "sum"},
+    "cross": {"layers": 1, "deep": [16], "dropout": 0.2},
+}
+
+
+def train(shop, run, **options):
+    recipe = make_recipe(MODEL, **{**OPTIONS, **options})
+    ranker = build_ranker(recipe, shop)
+    history = fit(ranker, recipe.train, shop, run, progress=False)
+    return ranker, history
+
+
+@pytest.fixture(scope="module")
+def whole(shop, tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole")
+    ranker, history = train(shop, run)
+    return ranker, history, run
+
+
+def scores(ranker, shop, split="valid"):
+    return ranker.predict(shop.dataset(split, ranker), verbose=0)
+
+
+def test_leaves_ranker_history_and_logs(whole, shop):
+    ranker, history, run = whole
+    assert json.loads((run / "history.json").read_text()) == history
+    assert len(history["loss"]) == len(history["val_ndcg@10"]) == 3
+    assert list((run / "tensorboard").rglob("events.*"))
+    np.testing.assert_allclose(scores(Ranker.load_ranker(run / "ranker"), shop), scores(ranker, shop), atol=1e-6)
+
+
+def test_training_lowers_the_loss(whole):
+    assert whole[1]["loss"][-1] < whole[1]["loss"][0]
+
+
+def test_the_best_epoch_is_kept(whole, shop):
+    ranker, history, _ = whole
+    reached = ranker.evaluate(shop.dataset("valid", ranker), verbose=0, return_dict=True)["ndcg@10"]
+    assert reached == pytest.approx(max(history["val_ndcg@10"]), abs=1e-6)
+
+
+def test_two_runs_of_one_seed_are_equal(whole, shop, tmp_path):
+    again, history = train(shop, tmp_path)
+    assert history == whole[1]
+    for mine, theirs in zip(again.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+class Killed(BaseException):
+    """What no handler in between catches."""
+
+
+@pytest.mark.parametrize("after", [STEPS - 1, STEPS + 3, 2 * STEPS])
+def test_resumes_where_it_was_killed(whole, shop, tmp_path, monkeypatch, after):
+    """Killed after some step, in the middle of an epoch or at its end: the weights are those of the whole run."""
+    done = {"steps": 0}
+    on_train_batch_end = ResumableTraining.on_train_batch_end
+
+    def killing(self, batch, logs=None):
+        on_train_batch_end(self, batch, logs)
+        done["steps"] += 1
+        if done["steps"] == after:
+            raise Killed
+
+    monkeypatch.setattr(ResumableTraining, "on_train_batch_end", killing)
+    with pytest.raises(Killed):
+        train(shop, tmp_path)
+    assert not (tmp_path / "ranker").exists()
+    resumed, history = train(shop, tmp_path)
+    assert done["steps"] <= 3 * STEPS + 2  # it went on from the last checkpoint
+    assert history["val_ndcg@10"] == whole[1]["val_ndcg@10"]
+    for mine, theirs in zip(resumed.get_weights(), whole[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_more_epochs_go_on_from_a_finished_run(shop, tmp_path):
+    train(shop, tmp_path, epochs=1)
+    _, history = train(shop, tmp_path, epochs=2)
+    _, at_once = train(shop, tmp_path / "at once", epochs=2)
+    assert history == at_once
+
+
+def test_early_stopping(shop, tmp_path):
+    """A learning rate of zero never gets better than after the first epoch."""
+    _, history = train(shop, tmp_path, learning_rate=1e-30, epochs=9, patience=2)
+    assert len(history["loss"]) == 3
+
+
+def test_a_loss_that_is_not_finite_is_told(shop, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"training loss became nan in epoch \d; lower train.learning_rate"):
+        train(shop, tmp_path, learning_rate=1e30, clip_norm=None)
+    assert not (tmp_path / "ranker").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("adam", {}), ("adamw", {"weight_decay": 0.1}), ("adagrad", {}), ("sgd", {})]
+)
+def test_optimizers_by_name(name, options):
+    optimizer = make_optimizer(make_recipe(optimizer=name, learning_rate=0.5, clip_norm=2.0, **options).train)
+    assert type(optimizer).__name__.lower() == name
+    assert float(optimizer.learning_rate) == 0.5
+    assert optimizer.global_clipnorm == 2.0
+
+
+def test_unknown_optimizer():
+    with pytest.raises(ValueError, match="adamm"):
+        make_optimizer(make_recipe(optimizer="adamm").train)
+
+
+def test_strategy_on_a_plain_machine(monkeypatch):
+    for name in ("TPU_NAME", "COLAB_TPU_ADDR", "TPU_WORKER_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert make_strategy().num_replicas_in_sync == 1

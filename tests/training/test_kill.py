@@ -1,0 +1,62 @@
+"""SIGKILL in the middle of ``tfmmrank train``, and the same command again."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from tfmmrank.cli.main import FINE, run
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A prepared demo shop, and a recipe that checkpoints every three steps."""
+    root = tmp_path_factory.mktemp("kill")
+    assert run(["demo-shop", str(root / "shop"), "--items", "300", "--queries", "120", "--quiet"]) == FINE
+    recipe = root / "shop" / "shop.yaml"
+    content = yaml.safe_load(recipe.read_text("utf-8"))
+    content["train"].update(epochs=4, batch_size=8, patience=0, checkpoint_every_steps=3)
+    recipe.write_text(yaml.safe_dump(content), "utf-8")
+    assert run(["prepare", str(recipe), str(root / "data"), "--quiet"]) == FINE
+    return recipe, root / "data"
+
+
+def start(shop, folder):
+    recipe, data = shop
+    command = [sys.executable, "-m", "tfmmrank", "train", str(recipe), str(data), str(folder), "--quiet"]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+def weights(folder):
+    from tfmmrank.ranker import Ranker
+
+    return Ranker.load_ranker(folder / "ranker").get_weights()
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_uninterrupted(shop, tmp_path):
+    began = time.monotonic()
+    assert start(shop, tmp_path / "whole").wait() == 0
+    took = time.monotonic() - began
+    expected = weights(tmp_path / "whole")
+    moments, resumed = random.Random(1), 0
+    for number in range(3):
+        folder = tmp_path / f"killed-{number}"
+        process = start(shop, folder)
+        time.sleep(took * moments.uniform(0.4, 0.9))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (folder / "ranker").exists()
+        resumed += (folder / "checkpoints" / "checkpoint").exists()
+        assert start(shop, folder).wait() == 0
+        for mine, theirs in zip(weights(folder), expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        validated = json.loads((folder / "history.json").read_text("utf-8"))["val_ndcg@10"]
+        assert validated == json.loads((tmp_path / "whole" / "history.json").read_text("utf-8"))["val_ndcg@10"]
+    assert resumed >= 2  # or the kills fell before the first checkpoint and show nothing

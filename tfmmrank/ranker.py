@@ -166,7 +166,8 @@ class Ranker(tfrs.Model):
 
     def encode_slots(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
         """Slot features ``[B, L, ...]`` to ``{tower: Tokens [B, L, T, d]}``."""
-        flat, leading = {}, None
+        flat: dict[str, Any] = {}
+        leading: list[Any] = []
         for key, value in features.items():
             if key.startswith("slot/"):
                 shape = tf.shape(value)
@@ -370,4 +371,4 @@ def _batches_for(owner: Tower, users: list[Tower], data: Any, lists: Any) -> Ite
                 yield {mine: batch[theirs] for mine, theirs in zip(owner.columns, tower.columns, strict=True)}
             else:
                 for column in tower.columns:
-                    yield {mine: batch[column] for mine in owner.columns}
+                    yield dict.fromkeys(owner.columns, batch[column])

@@ -36,7 +36,9 @@ class Registry(Generic[T]):
         def add(cls: T) -> T:
             known = self._classes.get(name)
             if known is not None and known.__qualname__ != cls.__qualname__:
-                raise ValueError(f'{self.what} "{name}" is already registered by {known.__module__}.{known.__qualname__}')
+                raise ValueError(
+                    f'{self.what} "{name}" is already registered by {known.__module__}.{known.__qualname__}'
+                )
             self._classes[name] = cls
             return cls
 
@@ -54,7 +56,9 @@ class Registry(Generic[T]):
         for name, known in self._classes.items():
             if known is cls:
                 return name
-        raise ValueError(f"{cls.__module__}.{cls.__qualname__} is not a registered {self.what}; decorate it with register")
+        raise ValueError(
+            f"{cls.__module__}.{cls.__qualname__} is not a registered {self.what}; decorate it with register"
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)

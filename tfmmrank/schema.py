@@ -112,7 +112,7 @@ class ExampleLists(_Part):
     features: dict[str, int] = Field(description="example feature name to its width")
     label: str = "label"
     weight: str | None = None
-    query_text: str | None = Field(None, description="context feature with the query's text")
+    query_text: str | None = Field(default=None, description="context feature with the query's text")
 
 
 class Behaviour(_Part):
@@ -120,7 +120,7 @@ class Behaviour(_Part):
 
     logs: Logs
     features: list[str] = list(BEHAVIOUR_FEATURES)
-    prior_strength: float = Field(20.0, ge=0, description="pseudo-impressions that pull a rate to the shop's mean")
+    prior_strength: float = Field(default=20.0, ge=0, description="pseudo-impressions at the shop's mean rate")
 
     @model_validator(mode="after")
     def _known_features(self) -> Behaviour:
@@ -137,14 +137,16 @@ class Split(_Part):
     """How lists are parted: by the query table's column, by hash of the normalised query text, or by time."""
 
     by: Literal["column", "query", "time"] = "column"
-    valid: float = Field(0.1, ge=0, lt=1, description="share of lists, for query and time")
-    test: float = Field(0.2, ge=0, lt=1)
+    valid: float = Field(default=0.1, ge=0, lt=1, description="share of lists, for query and time")
+    test: float = Field(default=0.2, ge=0, lt=1)
     seed: int = 0
 
     @model_validator(mode="after")
     def _something_to_train_on(self) -> Split:
         if self.valid + self.test >= 1:
-            raise ValueError(f"valid ({self.valid}) and test ({self.test}) leave nothing to train on; expected a sum below 1")
+            raise ValueError(
+                f"valid ({self.valid}) and test ({self.test}) leave nothing to train on; expected a sum below 1"
+            )
         return self
 
 
@@ -158,8 +160,8 @@ class DataConfig(_Part):
     behaviour: Behaviour | None = None
     split: Split = Split()
     on_bad_row: Literal["fail", "skip"] = "fail"
-    max_image_pixels: int = Field(50_000_000, gt=0)
-    chunk_rows: int = Field(100_000, gt=0, description="rows held at once while preparing")
+    max_image_pixels: int = Field(default=50_000_000, gt=0)
+    chunk_rows: int = Field(default=100_000, gt=0, description="rows held at once while preparing")
 
     @model_validator(mode="after")
     def _consistent(self) -> DataConfig:
@@ -197,11 +199,11 @@ class DataConfig(_Part):
         """Raw item columns and their kinds: ``text``, ``image``, ``numeric`` or ``categorical``."""
         if self.items is None:
             return {}
-        kinds = {name: "text" for name in self.items.texts}
+        kinds = dict.fromkeys(self.items.texts, "text")
         if self.items.image:
             kinds[self.items.image] = "image"
-        kinds.update({name: "numeric" for name in self.items.numeric})
-        kinds.update({name: "categorical" for name in self.items.categorical})
+        kinds.update(dict.fromkeys(self.items.numeric, "numeric"))
+        kinds.update(dict.fromkeys(self.items.categorical, "categorical"))
         return kinds
 
     @property
@@ -212,8 +214,8 @@ class DataConfig(_Part):
         if self.queries is None:
             return {}
         kinds = {"query": "text"} if self.queries.text else {}
-        kinds.update({name: "numeric" for name in self.queries.numeric})
-        kinds.update({name: "categorical" for name in self.queries.categorical})
+        kinds.update(dict.fromkeys(self.queries.numeric, "numeric"))
+        kinds.update(dict.fromkeys(self.queries.categorical, "categorical"))
         return kinds
 
 
@@ -249,16 +251,16 @@ class FusionConfig(BaseModel):
 class CrossConfig(_Part):
     """The cross tower over the fused vector: DCN cross layers, then deep layers."""
 
-    layers: int = Field(2, ge=0)
-    projection_dim: int | None = Field(None, gt=0)
+    layers: int = Field(default=2, ge=0)
+    projection_dim: int | None = Field(default=None, gt=0)
     deep: list[int] = [128, 64]
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class ModelConfig(_Part):
     """Towers by modality name, the fusion, the cross tower."""
 
-    dim: int = Field(64, gt=0)
+    dim: int = Field(default=64, gt=0)
     towers: dict[str, TowerConfig]
     fusion: FusionConfig = FusionConfig()
     cross: CrossConfig = CrossConfig()
@@ -270,14 +272,14 @@ class TrainConfig(_Part):
     loss: str = "softmax_loss"
     loss_options: dict[str, Any] = {}
     optimizer: str = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float | None = Field(1.0, gt=0)
-    epochs: int = Field(20, gt=0)
-    patience: int = Field(5, ge=0, description="epochs without a better validation NDCG@10 before stopping; 0: never")
-    batch_size: int = Field(32, gt=0, description="lists a step")
-    list_size: int | None = Field(None, gt=1, description="slots a training list; longer lists are sampled")
-    checkpoint_every_steps: int | None = Field(None, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    epochs: int = Field(default=20, gt=0)
+    patience: int = Field(default=5, ge=0, description="epochs without a better validation NDCG@10; 0: no limit")
+    batch_size: int = Field(default=32, gt=0, description="lists a step")
+    list_size: int | None = Field(default=None, gt=1, description="slots a training list; longer lists are sampled")
+    checkpoint_every_steps: int | None = Field(default=None, gt=0)
     jit_compile: bool = False
     seed: int = 0
 
@@ -340,7 +342,7 @@ def _explain(error: ValidationError) -> list[str]:
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:
     """The keys allowed at a place in the recipe, for suggestions."""
-    kinds = {"judgements": Judgements, "logs": Logs, "libsvm": LibSVM, "elwc": ExampleLists}
+    kinds: dict[str, type[BaseModel]] = {"judgements": Judgements, "logs": Logs, "libsvm": LibSVM, "elwc": ExampleLists}
     parts: dict[str, type[BaseModel]] = {
         "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "items": Items, "queries": Queries,
         "behaviour": Behaviour, "split": Split, "cross": CrossConfig, "sequence_example": ExampleLists, **kinds,

@@ -1,7 +1,7 @@
 """The one place that knows about Keras generations.
 
 TensorFlow Recommenders, TF-Ranking and TF Hub are Keras 2 libraries; TensorFlow 2.16 and newer load Keras 3 unless
-``TF_USE_LEGACY_KERAS=1`` is set before ``tf.keras`` is first touched. Every other module takes its libraries from here::
+``TF_USE_LEGACY_KERAS=1`` is set before ``tf.keras`` is first touched. Every other module imports from here::
 
     from tfmmrank.stack import keras, tf, tfr, tfrs
 
@@ -61,7 +61,8 @@ def _load_ranking() -> Any:
     tensorflow = load("tf")
     if not hasattr(tensorflow, "estimator"):
         stand_in = types.ModuleType("tensorflow.estimator")
-        stand_in.ModeKeys = type("ModeKeys", (), {"TRAIN": "train", "EVAL": "eval", "PREDICT": "infer"})  # type: ignore[attr-defined]
+        modes = {"TRAIN": "train", "EVAL": "eval", "PREDICT": "infer"}
+        stand_in.ModeKeys = type("ModeKeys", (), modes)  # type: ignore[attr-defined]
         tensorflow.estimator = stand_in
         tensorflow.compat.v1.estimator = stand_in
     return importlib.import_module("tensorflow_ranking")

@@ -24,7 +24,8 @@ def run(log, pairs, items, prior=20.0, features=None, **settings):
         con.execute(f"SET {name}='{value}'")
     con.execute(
         "CREATE TABLE log(item_row INTEGER, query_id VARCHAR, ts DOUBLE, position DOUBLE, click DOUBLE, cart DOUBLE, "
-        "purchase DOUBLE); CREATE TABLE pairs(list_no BIGINT, query_id VARCHAR, ts DOUBLE, split VARCHAR, item_row INTEGER);"
+        "purchase DOUBLE);"
+        "CREATE TABLE pairs(list_no BIGINT, query_id VARCHAR, ts DOUBLE, split VARCHAR, item_row INTEGER);"
         "CREATE TABLE items_ts(item_row INTEGER, ts DOUBLE)"
     )
     for table, rows in (("log", log), ("pairs", pairs), ("items_ts", items)):
@@ -181,7 +182,7 @@ def test_what_a_list_may_not_see_does_not_change_it(timed):
         ]  # in the future
         if ts is None:
             changed += [(item, query, 99 * DAY, 1.0, 1, 1, 1) for item in range(10)]
-        after, changed_snapshot = run(changed, pairs, items)
+        after, _ = run(changed, pairs, items)
         same = before.list_no == list_no
         pd.testing.assert_frame_equal(before[same], after[same])
         assert not before[~same].equals(after[~same]) or ts is None

@@ -121,7 +121,9 @@ def test_libsvm_round_trip_is_exact(tmp_path):
         table = (rng.standard_normal((n, 7)) * 10.0 ** rng.integers(-20, 20, (n, 7))).astype(np.float32)
         table[rng.random((n, 7)) < 0.2] = np.nan
         lists.append(
-            RawList(f"q{number}", {}, rng.integers(0, 5, n).astype(np.float32), np.ones(n, np.float32), {"features": table})
+            RawList(
+                f"q{number}", {}, rng.integers(0, 5, n).astype(np.float32), np.ones(n, np.float32), {"features": table}
+            )
         )
     write_libsvm(lists, tmp_path / "out.txt")
     got = list(read_lists(LibSVM(files={"train": ["x"]}, num_features=7), [tmp_path / "out.txt"]))
@@ -168,9 +170,7 @@ def test_tf_ranking_parses_both_forms(tmp_path):
         if kind == "sequence_example":  # its parser takes neither scalars nor more than one default
             defaults = {"label": (1, -1.0), "weight": (1, 0.0), "price": (1, 0.0), "vector": (3, 0.0)}
             example = {name: tf.io.FixedLenFeature([n], tf.float32, [value]) for name, (n, value) in defaults.items()}
-        parsed = parse(
-            tf.constant(serialized), list_size=3, context_feature_spec=context, example_feature_spec=example
-        )
+        parsed = parse(tf.constant(serialized), list_size=3, context_feature_spec=context, example_feature_spec=example)
         flat = {name: value.numpy() for name, value in parsed.items()}
         assert flat["query_id"].reshape(-1).tolist() == [b"q1", b"q2"]
         assert flat["query"].reshape(-1)[0].decode() == "红色 shirt"
@@ -220,7 +220,9 @@ def test_record_errors(tmp_path):
 
     assert 'has no label "labels"; did you mean "label"?' in message(records("elwc", label="labels"))
     assert 'no item has a feature "prise"; did you mean "price"?' in message(records("elwc", features={"prise": 1}))
-    assert 'record 1: item 1: feature "vector" has 3 numbers; expected 2' in message(records("elwc", features={"vector": 2}))
+    assert 'record 1: item 1: feature "vector" has 3 numbers; expected 2' in message(
+        records("elwc", features={"vector": 2})
+    )
     assert "record 1" in message(records("sequence_example"))
     bad = two_lists()
     bad[1].labels[0] = -1

@@ -58,7 +58,9 @@ def test_more_padding_changes_nothing(fusion, rng):
 def test_permuting_items_permutes_vectors(fusion, rng):
     query, item = make(rng)
     order = rng.permutation(L)
-    permuted = {n: Tokens(tf.gather(t.values, order, axis=1), tf.gather(t.mask, order, axis=1)) for n, t in item.items()}
+    permuted = {
+        n: Tokens(tf.gather(t.values, order, axis=1), tf.gather(t.mask, order, axis=1)) for n, t in item.items()
+    }
     np.testing.assert_allclose(tf.gather(fusion(query, item), order, axis=1), fusion(query, permuted), atol=1e-5)
 
 

@@ -21,8 +21,8 @@ KINDS = {"shirt": "衬衫", "shoe": "鞋", "bag": "包", "hat": "帽子"}
 ITEMS = 40
 PICTURES = [{"form": "JPEG"}, {"form": "PNG"}, {"form": "PNG", "mode": "RGBA"}, {"form": "JPEG", "mode": "L"}]
 
-# float32 has 24 bits. A score of size 1 comes out of some twenty sums, and what is served adds them in another order than
-# Keras where shapes differ (batched, padded, from the table). Observed: 5e-7.
+# float32 has 24 bits. A score of size 1 comes out of some twenty sums, and what is served adds them in another order
+# than Keras where shapes differ (batched, padded, from the table). Observed: 5e-7.
 TOLERANCE = 1e-5
 
 # Ids are opaque: a tab, a quote, Chinese and a space are all fine.

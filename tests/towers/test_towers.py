@@ -8,7 +8,10 @@ from PIL import Image
 from tfmmrank.stack import keras, tf
 from tfmmrank.towers import BehaviourTower, ImageTower, TextTower, Tower, towers
 
-TEXTS = [t.encode() for t in ["red striped shirt", "blue shoes for men", "红色 衬衫", "café crème shirt", "red red dress"] * 4]
+TEXTS = [
+    t.encode()
+    for t in ["red striped shirt", "blue shoes for men", "红色 衬衫", "café crème shirt", "red red dress"] * 4
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,9 @@ def test_text_empty_is_masked_and_padding_is_zero(text):
 
 
 def test_text_folds_case_and_accents_and_splits_chinese(text):
-    ids = text.preprocess({"query": tf.constant(["RED Shirt", "red shirt", "CAFÉ", "cafe", "红色衬衫", "红 色 衬 衫"])})["ids"].numpy()
+    ids = text.preprocess(
+        {"query": tf.constant(["RED Shirt", "red shirt", "CAFÉ", "cafe", "红色衬衫", "红 色 衬 衫"])}
+    )["ids"].numpy()
     assert (ids[0] == ids[1]).all()
     assert (ids[2] == ids[3]).all()
     assert (ids[4] == ids[5]).all()
@@ -161,7 +166,9 @@ def test_behaviour_wide_column(rng):
 
 def _towers(text, rng):
     behaviour = BehaviourTower(["price", "brand"], categorical=["brand"], name="b")
-    behaviour.adapt([{"price": rng.normal(size=9).astype(np.float32), "brand": np.array([b"x", b"y", b""] * 3, object)}])
+    behaviour.adapt(
+        [{"price": rng.normal(size=9).astype(np.float32), "brand": np.array([b"x", b"y", b""] * 3, object)}]
+    )
     return [
         (text, {"query": ["red shirt", ""]}),
         (ImageTower(["image"], size=32, name="image"), {"image": [b"", b""]}),

@@ -3,22 +3,24 @@
 What a list may see of an item:
 
 - a list **with a time** sees the impressions strictly before it;
-- a list **without a time** sees all impressions, except those of validation and test queries and those of its own query.
+- a list **without a time** sees all impressions, except those of validation and test queries and those of its own
+  query.
 
-The rule holds for an item's own counts and for the shop's means that its rates are pulled to: no event outside of it changes
-any feature of the list.
+The rule holds for an item's own counts and for the shop's means that its rates are pulled to: no event outside of it
+changes any feature of the list.
 
 ==================== ===============================================================================================
 ``past_impressions`` impressions
 ``past_clicks``      clicks; ``past_carts`` and ``past_purchases`` likewise
-``past_ctr``         ``(clicks + prior * mean) / (impressions + prior)``, the mean being the shop's clicks an impression;
-                     ``past_cart_rate`` and ``past_purchase_rate`` likewise (all three per impression)
+``past_ctr``         ``(clicks + prior * mean) / (impressions + prior)``, the mean being the shop's clicks an
+                     impression; ``past_cart_rate`` and ``past_purchase_rate`` likewise (all three per impression)
 ``past_mean_position`` mean position of the impressions that have one; NaN without
-``age_days``         days from the item's timestamp to the list's time (0 when it is later), or for a list without a time to
-                     the last impression it sees; NaN without an item timestamp
+``age_days``         days from the item's timestamp to the list's time (0 when it is later), or for a list without a
+                     time to the last impression it sees; NaN without an item timestamp
 ==================== ===============================================================================================
 
-An item without impressions has counts 0 and the shop's mean rates; a rate is NaN when the whole shop has no impression yet.
+An item without impressions has counts 0 and the shop's mean rates; a rate is NaN when the whole shop has no impression
+yet.
 """
 
 from __future__ import annotations
@@ -46,15 +48,15 @@ def add_behaviour(con: duckdb.DuckDBPyConnection, config: Behaviour) -> None:
     """Adds behaviour features of lists, and a snapshot for serving.
 
     Args:
-        con: a connection whose database has ``log(item_row, query_id, ts, position, click, cart, purchase)``, one row an
-            impression; ``pairs(list_no, query_id, ts, split, item_row)``; ``items_ts(item_row, ts)``. Times are seconds; a
-            missing time, position, cart or purchase is NULL or NaN.
+        con: a connection whose database has ``log(item_row, query_id, ts, position, click, cart, purchase)``, one row
+            an impression; ``pairs(list_no, query_id, ts, split, item_row)``; ``items_ts(item_row, ts)``. Times are
+            seconds; a missing time, position, cart or purchase is NULL or NaN.
         config: which features, and the strength of the prior.
 
     Makes two tables: ``pair_behaviour(list_no, item_row, FEATURE FLOAT, ...)``, a row for each of ``pairs``, and
-    ``item_behaviour(item_row, FEATURE FLOAT, ...)``, a row for each of ``items_ts``: what a request sees. The snapshot is the
-    log up to the last training list's time; when training lists have no time, all impressions but those of validation and
-    test queries, which is what a test list without a time sees too. Missing values are NaN.
+    ``item_behaviour(item_row, FEATURE FLOAT, ...)``, a row for each of ``items_ts``: what a request sees. The snapshot
+    is the log up to the last training list's time; when training lists have no time, all impressions but those of
+    validation and test queries, which is what a test list without a time sees too. Missing values are NaN.
     """
     for statement in (_VIEWS, _TIMED, _UNTIMED, _SNAPSHOT):
         con.execute(statement)
@@ -74,7 +76,9 @@ def _features(config: Behaviour) -> str:
     def rate(count: str) -> str:
         mean = f"shop_{count} / shop_impressions"
         smoothed = f"({count} + {prior!r} * {mean}) / (impressions + {prior!r})"
-        return f"CASE WHEN shop_impressions = 0 THEN NULL WHEN impressions + {prior!r} = 0 THEN {mean} ELSE {smoothed} END"
+        return (
+            f"CASE WHEN shop_impressions = 0 THEN NULL WHEN impressions + {prior!r} = 0 THEN {mean} ELSE {smoothed} END"
+        )
 
     expressions = {
         "past_impressions": "impressions",
@@ -97,14 +101,15 @@ def _each(pattern: str) -> str:
 # DuckDB holds NaN equal to NaN, so nullif turns either form of a missing value into NULL.
 _VIEWS = """
 CREATE OR REPLACE TEMP VIEW behaviour_events AS
-    SELECT item_row, query_id, nullif(ts, 'nan') AS ts, nullif(position, 'nan') AS position, nullif(click, 'nan') AS click,
-           nullif(cart, 'nan') AS cart, nullif(purchase, 'nan') AS purchase FROM log;
+    SELECT item_row, query_id, nullif(ts, 'nan') AS ts, nullif(position, 'nan') AS position,
+           nullif(click, 'nan') AS click, nullif(cart, 'nan') AS cart, nullif(purchase, 'nan') AS purchase FROM log;
 CREATE OR REPLACE TEMP VIEW behaviour_pairs AS
     SELECT list_no, query_id, nullif(ts, 'nan') AS ts, split, item_row FROM pairs;
 CREATE OR REPLACE TEMP VIEW behaviour_items AS SELECT item_row, nullif(ts, 'nan') AS ts FROM items_ts;
 CREATE OR REPLACE TEMP VIEW behaviour_allowed AS
     SELECT * FROM behaviour_events
-    WHERE query_id NOT IN (SELECT query_id FROM behaviour_pairs WHERE split IN ('valid', 'test') AND query_id IS NOT NULL);
+    WHERE query_id NOT IN (SELECT query_id FROM behaviour_pairs WHERE split IN ('valid', 'test')
+                           AND query_id IS NOT NULL);
 """
 
 # Each event is credited to the first list time after it; running sums over those times are what came before each.

@@ -1,7 +1,7 @@
 """Click models: how a user who looks at a ranked page clicks, adds to the cart and buys.
 
-They simulate logs whose truth is known (the demo shop, tests of debiasing), and give click probabilities in closed form.
-A model composes with others: ``Mixture`` of users, ``Funnel`` from a click to a purchase.
+They simulate logs whose truth is known (the demo shop, tests of debiasing), and give click probabilities in closed
+form. A model composes with others: ``Mixture`` of users, ``Funnel`` from a click to a purchase.
 """
 
 from __future__ import annotations
@@ -57,22 +57,26 @@ class PositionBasedModel(ClickModel):
     def __init__(self, propensities: ArrayLike) -> None:
         self.propensities = _probabilities(propensities, "PositionBasedModel: propensities")
         if self.propensities.ndim != 1 or not len(self.propensities):
-            raise ValueError(f"PositionBasedModel: propensities have shape {self.propensities.shape}; expected [K], K > 0")
+            raise ValueError(
+                f"PositionBasedModel: propensities have shape {self.propensities.shape}; expected [K], K > 0"
+            )
 
     @classmethod
     def power_law(cls, places: int, severity: float = 1.0) -> PositionBasedModel:
-        """Propensities ``(1 / k) ** severity``: 0 is no position bias, 1 the usual simulation (Joachims et al. 2017)."""
+        """Propensities ``(1 / k) ** severity``: 0 is no position bias, 1 the usual one (Joachims et al. 2017)."""
         return cls((1.0 / np.arange(1, places + 1)) ** severity)
 
     def _at(self, attraction: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         attraction = _probabilities(attraction, "attraction")
         places = attraction.shape[-1]
         if places > len(self.propensities):
-            raise ValueError(f"PositionBasedModel: a page has {places} places, propensities only {len(self.propensities)}")
+            raise ValueError(
+                f"PositionBasedModel: a page has {places} places, propensities only {len(self.propensities)}"
+            )
         return self.propensities[:places], attraction
 
     def click_probabilities(self, attraction: ArrayLike) -> np.ndarray:
-        """propensity * attraction."""
+        """Propensity * attraction."""
         seen, attraction = self._at(attraction)
         return seen * attraction
 
@@ -86,12 +90,12 @@ class CascadeModel(ClickModel):
     """The user reads from the top, and after each place may go on or leave.
 
     Args:
-        after_click: probability of reading on after a click. 0 is the cascade model (at most one click a page), above 0 the
-            dependent click model with one continuation for all places.
+        after_click: probability of reading on after a click. 0 is the cascade model (at most one click a page), above
+            0 the dependent click model with one continuation for all places.
         after_skip: probability of reading on after no click; 1 in both of those, below 1 a user who loses patience.
 
-    Source: Craswell et al., "An experimental comparison of click position-bias models" (WSDM 2008); Guo, Liu and Wang (WSDM
-    2009).
+    Source: Craswell et al., "An experimental comparison of click position-bias models" (WSDM 2008); Guo, Liu and Wang
+    (WSDM 2009).
 
     Example:
         >>> CascadeModel().click_probabilities([0.5, 0.5, 0.5])
@@ -136,7 +140,10 @@ class Mixture(ClickModel):
 
     def click_probabilities(self, attraction: ArrayLike) -> np.ndarray:
         """The weighted mean of the models'."""
-        parts = [weight * model.click_probabilities(attraction) for weight, model in zip(self.weights, self.models, strict=True)]
+        parts = [
+            weight * model.click_probabilities(attraction)
+            for weight, model in zip(self.weights, self.models, strict=True)
+        ]
         return np.sum(parts, axis=0)
 
     def simulate(self, attraction: ArrayLike, rng: np.random.Generator) -> np.ndarray:

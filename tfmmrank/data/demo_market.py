@@ -1,7 +1,7 @@
 """The demo shop's hidden truth: what its items are, what is asked for, how relevant that is, and what users did.
 
-An item has a type, a colour, a pattern, a material and a quality. A query asks for two to four of the attributes. The grade
-of an item says how many of those it misses, and quality moves it by a step::
+An item has a type, a colour, a pattern, a material and a quality. A query asks for two to four of the attributes. The
+grade of an item says how many of those it misses, and quality moves it by a step::
 
     misses (a wrong type counts twice)   0   1   2   more
     grade                                3   2   1   0
@@ -52,7 +52,9 @@ def make_items(count: int, rng: np.random.Generator) -> Items:
     """Draws items."""
     kind = rng.integers(len(TYPES), size=count)
     material = np.array([rng.choice(MATERIALS_OF_TYPE[k]) for k in kind], int)
-    attributes = np.stack([kind, rng.integers(len(COLOURS), size=count), rng.integers(len(PATTERNS), size=count), material], 1)
+    attributes = np.stack(
+        [kind, rng.integers(len(COLOURS), size=count), rng.integers(len(PATTERNS), size=count), material], 1
+    )
     quality = rng.standard_normal(count)
     new = rng.random(count) < 0.04
     rating = np.clip(3.7 + 0.5 * quality + rng.normal(0, 0.6, count), 1, 5).round(1)
@@ -65,7 +67,8 @@ def make_items(count: int, rng: np.random.Generator) -> Items:
 def make_needs(count: int, items: Items, rng: np.random.Generator) -> list[Need]:
     """Draws needs, no two asking for the same attributes, each fulfilled by at least one item.
 
-    Two queries never differ in wording or language alone: a test query's answer cannot be learnt from a training query's.
+    Two queries never differ in wording or language alone: a test query's answer cannot be learnt from a training
+    query's.
 
     Raises:
         ValueError: when the items do not allow so many.
@@ -108,7 +111,8 @@ def candidates(need: Need, items: Items, rng: np.random.Generator) -> np.ndarray
     missed = misses(need, items.attributes)
     wanted = dict(need.wanted)
     same_type = items.attributes[:, 0] == wanted.get(0, items.attributes[:, 0])
-    log_odds = np.zeros(len(items))  # of getting right what the item misses: evens out how often each attribute is missed
+    # Of getting right what the item misses: evens out how often each attribute is missed.
+    log_odds = np.zeros(len(items))
     for column, value in need.wanted:
         right = items.attributes[:, column] == value
         among = right if column == 0 else right[same_type]
@@ -145,8 +149,8 @@ class Traffic:
 def simulate_traffic(needs: list[Need], items: Items, sessions: int, days: float, rng: np.random.Generator) -> Traffic:
     """Simulates result pages under a mediocre policy and a position-based user.
 
-    The policy knows the product type, if that, and ranks by a stale and noisy popularity: it shows items of all qualities,
-    the better ones somewhat higher. Items that are new are not shown.
+    The policy knows the product type, if that, and ranks by a stale and noisy popularity: it shows items of all
+    qualities, the better ones somewhat higher. Items that are new are not shown.
 
     Args:
         needs: what the users ask for; each is asked equally often, give or take.

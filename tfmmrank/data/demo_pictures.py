@@ -14,10 +14,11 @@ SIZE = 64
 _MASK_SIZE = 2 * SIZE  # silhouettes are drawn at twice the size and shrunk, which softens their edges
 
 _RGB = (
-    (205, 35, 40), (240, 130, 25), (242, 212, 45), (40, 150, 65), (40, 85, 200), (130, 55, 160), (35, 35, 38), (245, 245, 242),
+    (205, 35, 40), (240, 130, 25), (242, 212, 45), (40, 150, 65),
+    (40, 85, 200), (130, 55, 160), (35, 35, 38), (245, 245, 242),
 )  # fmt: skip
-#: The pattern's second colour: light on most, dark on yellow, grey on black and white (or a black item with white checks
-#: would look like a white one with black checks).
+#: The pattern's second colour: light on most, dark on yellow, grey on black and white (or a black item with white
+#: checks would look like a white one with black checks).
 _SECOND_RGB = ((235, 232, 225),) * 2 + ((60, 60, 65),) + ((235, 232, 225),) * 3 + ((125, 125, 130), (150, 152, 160))
 
 
@@ -38,8 +39,8 @@ _SILHOUETTES: tuple[tuple[tuple[list[Point], bool], ...], ...] = (
         ([(0.4, 0.11), (0.6, 0.11), (0.5, 0.25)], False),
     ),
     (  # dress
-        ([(0.36, 0.06), (0.43, 0.06), (0.45, 0.18), (0.55, 0.18), (0.57, 0.06), (0.64, 0.06), (0.66, 0.28), (0.59, 0.42),
-          (0.86, 0.95), (0.14, 0.95), (0.41, 0.42), (0.34, 0.28)], True),
+        ([(0.36, 0.06), (0.43, 0.06), (0.45, 0.18), (0.55, 0.18), (0.57, 0.06), (0.64, 0.06), (0.66, 0.28),
+          (0.59, 0.42), (0.86, 0.95), (0.14, 0.95), (0.41, 0.42), (0.34, 0.28)], True),
     ),
     (  # trousers
         ([(0.28, 0.06), (0.72, 0.06), (0.8, 0.95), (0.58, 0.95), (0.5, 0.36), (0.42, 0.95), (0.2, 0.95)], True),
@@ -142,7 +143,9 @@ def draw_item(attributes: np.ndarray, rng: np.random.Generator) -> Image.Image:
     shown = _pattern(pattern, rng)[..., None]
     body = first * (1 - shown) + second * shown
     light = 1 + rng.uniform(-0.12, 0.06) + rng.uniform(-0.15, 0.15) * np.linspace(-0.5, 0.5, SIZE)[:, None, None]
-    background = rng.uniform(150, 205) + rng.normal(0, 5, 3) + np.linspace(-8, 8, SIZE)[:, None, None] * rng.uniform(-1, 1)
+    background = (
+        rng.uniform(150, 205) + rng.normal(0, 5, 3) + np.linspace(-8, 8, SIZE)[:, None, None] * rng.uniform(-1, 1)
+    )
     pixels = body * light * opacity + background * (1 - opacity) + rng.normal(0, 4, (SIZE, SIZE, 1))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8), "RGB")
 

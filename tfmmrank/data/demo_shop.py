@@ -43,7 +43,8 @@ RECIPE: dict[str, Any] = {
     "model": {
         "dim": 48,
         "towers": {
-            "query": {"kind": "text", "side": "query", "columns": ["query"], "max_tokens": 12, "vocab_size": 2000, "layers": 1},
+            "query": {"kind": "text", "side": "query", "columns": ["query"], "max_tokens": 12, "vocab_size": 2000,
+                      "layers": 1},
             "title": {"kind": "text", "side": "item", "columns": ["title"], "share": "query", "max_tokens": 28},
             "image": {"kind": "image", "side": "item", "columns": ["image"], "size": 32},
             "attributes": {"kind": "behaviour", "side": "item", "columns": ["price", "rating", "brand", "category"],
@@ -62,10 +63,10 @@ RECIPE: dict[str, Any] = {
 def make_demo_shop(out: str | Path, seed: int = 0, items: int = 3000, queries: int = 800) -> Path:
     """Writes a shop's export: tables, pictures, a behaviour log, and the recipe that trains on them.
 
-    Written: ``items.parquet``, ``queries.csv``, ``judgements.csv``, ``logs.parquet``, ``images/``, ``shop.yaml``; and the
-    hidden truth in ``truth/`` (attributes and quality by item, grades without noise), which nothing reads but people and
-    tests. Grades of training and validation queries carry annotator noise; those of test queries are the truth. About 4%
-    of the items have no picture, 1% a broken one, and 4% are new: never shown, never rated.
+    Written: ``items.parquet``, ``queries.csv``, ``judgements.csv``, ``logs.parquet``, ``images/``, ``shop.yaml``; and
+    the hidden truth in ``truth/`` (attributes and quality by item, grades without noise), which nothing reads but
+    people and tests. Grades of training and validation queries carry annotator noise; those of test queries are the
+    truth. About 4% of the items have no picture, 1% a broken one, and 4% are new: never shown, never rated.
 
     Args:
         out: the folder, made when missing; files in it are overwritten.
@@ -80,7 +81,9 @@ def make_demo_shop(out: str | Path, seed: int = 0, items: int = 3000, queries: i
         ValueError: for fewer than 100 items or 10 queries, or more queries than the items allow.
     """
     if items < 100 or queries < 10:
-        raise ValueError(f"a demo shop of {items} items and {queries} queries; expected at least 100 items and 10 queries")
+        raise ValueError(
+            f"a demo shop of {items} items and {queries} queries; expected at least 100 items and 10 queries"
+        )
     out = Path(out)
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "truth").mkdir(exist_ok=True)
@@ -204,4 +207,6 @@ def _truth_table(stock: demo_market.Items) -> pd.DataFrame:
     table: dict[str, Any] = {"item_id": [_item_id(i) for i in range(len(stock))]}
     for column, (name, words) in enumerate(zip(demo_words.ATTRIBUTES, demo_words.WORDS, strict=True)):
         table[name] = [words[value][0] for value in stock.attributes[:, column]]
-    return pd.DataFrame({**table, "quality": stock.quality.round(4), "quality_step": stock.quality_step, "new": stock.new})
+    return pd.DataFrame(
+        {**table, "quality": stock.quality.round(4), "quality_step": stock.quality_step, "new": stock.new}
+    )

@@ -25,12 +25,16 @@ MATERIALS_OF_TYPE = (
     (0, 1, 2), (0, 1, 2), (0, 1, 2), (0, 2, 3), (3, 4, 9),
     (3, 4, 9), (5, 6, 7), (6, 7, 8), (0, 4, 9), (3, 7, 8),
 )  # fmt: skip
-CATEGORIES = ("clothing", "clothing", "clothing", "accessories", "footwear", "accessories", "home", "home", "outdoor", "home")
+CATEGORIES = (
+    "clothing", "clothing", "clothing", "accessories", "footwear", "accessories", "home", "home", "outdoor", "home",
+)  # fmt: skip
 BRANDS = (
-    "Nordvik", "Kalmar", "Lumen", "Brightwell", "Sora", "Haoyi", "Tamarind", "Ostra", "Meili", "Fjord", "Pemberly", "Zhuri",
+    "Nordvik", "Kalmar", "Lumen", "Brightwell", "Sora", "Haoyi", "Tamarind", "Ostra",
+    "Meili", "Fjord", "Pemberly", "Zhuri",
 )  # fmt: skip
 SERIES = (
-    "Aria", "Nova", "Delta", "Luna", "Orion", "Vega", "Terra", "Iris", "Atlas", "Echo", "Milo", "Sierra", "Tango", "Zephyr",
+    "Aria", "Nova", "Delta", "Luna", "Orion", "Vega", "Terra", "Iris", "Atlas", "Echo", "Milo", "Sierra",
+    "Tango", "Zephyr",
 )  # fmt: skip
 #: The attributes, in the order of an attribute array's columns.
 ATTRIBUTES = ("type", "colour", "pattern", "material")

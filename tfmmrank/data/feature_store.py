@@ -1,7 +1,7 @@
 """The feature store: every catalogue item preprocessed once per tower, in memory-mapped arrays.
 
-Strings and pictures are turned into numbers one time, ahead of training, by the same graph that serves; batches then only
-gather rows.
+Strings and pictures are turned into numbers one time, ahead of training, by the same graph that serves; batches then
+only gather rows.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _write(prepared: Any, tower: Any, folder: Path, progress: bool) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     preprocess = tf.function(tower.preprocess)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.memmap] = {}
     start, total = 0, len(prepared.catalogue)
     bar = tqdm(total=total, desc=f"preprocess {tower.name}", unit="item", disable=not progress, leave=False)
     dataset = tf.data.Dataset.from_generator(

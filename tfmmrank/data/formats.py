@@ -47,8 +47,8 @@ def export_lists(
 ) -> dict[str, int]:
     """Writes a split of a prepared dataset in another system's format; the items' columns are repeated in every list.
 
-    A feature is written for each slot column and each of ``columns``; ELWC and SequenceExample also get ``item_id``, and the
-    query's columns as context.
+    A feature is written for each slot column and each of ``columns``; ELWC and SequenceExample also get ``item_id``,
+    and the query's columns as context.
 
     Args:
         prepared: the dataset.
@@ -72,7 +72,9 @@ def export_lists(
         columns = [name for name, kind in kinds.items() if kind in fitting]
     for name in columns:
         if name not in kinds:
-            raise ValueError(f'the catalogue has no column "{name}"{nearest(name, list(kinds))}; it has: {", ".join(kinds)}')
+            raise ValueError(
+                f'the catalogue has no column "{name}"{nearest(name, list(kinds))}; it has: {", ".join(kinds)}'
+            )
     lists = prepared.lists(split)
     FORMATS[format](_raw_lists(prepared, lists, list(columns), with_ids=format != "libsvm"), path)
     return {"lists": len(lists), "rows": len(lists.labels)}

@@ -22,8 +22,8 @@ def read_libsvm(files: Sequence[Path], num_features: int | None = None) -> Itera
         num_features: width of the feature vector; None takes the highest index in the files, which costs a first pass.
 
     Yields:
-        Lists with one feature, ``features`` ``[n, num_features]``. What a line leaves out is 0, as in every sparse file of
-        this form; ``NULL`` is missing (NaN).
+        Lists with one feature, ``features`` ``[n, num_features]``. What a line leaves out is 0, as in every sparse
+        file of this form; ``NULL`` is missing (NaN).
 
     Raises:
         DataError: naming file and line, for a malformed line, a bad grade, a number that is not finite, an index out of
@@ -31,7 +31,9 @@ def read_libsvm(files: Sequence[Path], num_features: int | None = None) -> Itera
     """
     width = num_features if num_features is not None else max((_highest_index(file) for file in files), default=0)
     seen: set[str] = set()
-    query, labels, vectors = "", [], []
+    query = ""
+    labels: list[float] = []
+    vectors: list[np.ndarray] = []
     for file in files:
         for where, line in _lines(file):
             grade, qid, vector = _parse(where, line, width)
@@ -39,7 +41,9 @@ def read_libsvm(files: Sequence[Path], num_features: int | None = None) -> Itera
                 if labels:
                     yield _make(query, labels, vectors)
                 if qid in seen:
-                    raise DataError(f"{where}: qid:{qid} was seen before other queries; expected a query's lines together")
+                    raise DataError(
+                        f"{where}: qid:{qid} was seen before other queries; expected a query's lines together"
+                    )
                 seen.add(qid)
                 query, labels, vectors = qid, [], []
             labels.append(grade)
@@ -51,8 +55,8 @@ def read_libsvm(files: Sequence[Path], num_features: int | None = None) -> Itera
 def write_libsvm(lists: Iterable[RawList], path: str | Path) -> None:
     """Writes lists, features side by side in the order of the first list's, numbered from 1.
 
-    The form has no place for weights, texts and missing values: weights and the query's columns are left out, and a missing
-    number is written ``NULL``.
+    The form has no place for weights, texts and missing values: weights and the query's columns are left out, and a
+    missing number is written ``NULL``.
 
     Raises:
         DataError: for a feature that is not numeric, or a query id with white space.
@@ -120,10 +124,10 @@ def _vector(where: str, pairs: list[str], width: int) -> np.ndarray:
         numbers = np.array([float(number) for number in " ".join(pairs).replace(":", " ").split()])
         indices, values = numbers[0::2], numbers[1::2]
         whole = len(numbers) == 2 * len(pairs) and all(pair.count(":") == 1 for pair in pairs)
-        if whole and np.isfinite(numbers).all() and (np.diff(indices) > 0).all() and (indices % 1 == 0).all():
-            if not len(indices) or (indices[0] >= 1 and indices[-1] <= width):
-                vector[indices.astype(np.int64) - 1] = values
-                return vector
+        ascending = whole and np.isfinite(numbers).all() and (np.diff(indices) > 0).all() and (indices % 1 == 0).all()
+        if ascending and (not len(indices) or (indices[0] >= 1 and indices[-1] <= width)):
+            vector[indices.astype(np.int64) - 1] = values
+            return vector
     given: set[int] = set()
     for pair in pairs:
         index, value = _pair(where, pair, width)

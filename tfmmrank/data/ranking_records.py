@@ -34,8 +34,8 @@ def read_records_lists(labels: ExampleLists, files: Sequence[Path]) -> Iterator[
     A feature is float or int64; one that an item lacks is missing (NaN). A weight that is lacking is 1.
 
     Raises:
-        DataError: naming file and record, for a damaged record, a label that is missing, negative or not finite, a feature of
-            the wrong width or type, or one that no item of the first list has.
+        DataError: naming file and record, for a damaged record, a label that is missing, negative or not finite, a
+            feature of the wrong width or type, or one that no item of the first list has.
     """
     message = ExampleListWithContext if labels.kind == "elwc" else SequenceExample
     split = _split_elwc if labels.kind == "elwc" else _split_sequence
@@ -58,8 +58,8 @@ def read_records_lists(labels: ExampleLists, files: Sequence[Path]) -> Iterator[
 def write_elwc(lists: Iterable[RawList], path: str | Path) -> None:
     """Writes lists as ExampleListWithContext.
 
-    Context: ``query_id`` and the query's columns. Examples: ``label``, ``weight`` and the features; a missing number is NaN, a
-    missing text is empty.
+    Context: ``query_id`` and the query's columns. Examples: ``label``, ``weight`` and the features; a missing number
+    is NaN, a missing text is empty.
     """
     with written_aside(path) as file:
         for made in lists:
@@ -128,7 +128,9 @@ def _split_sequence(where: str, message: Any) -> tuple[Any, list[Mapping[str, An
     if len(lengths) > 1:
         shown = ", ".join(f"{name} {len(frames)}" for name, frames in sorted(lists.items()))
         raise DataError(f"{where}: feature lists have different lengths ({shown}); expected one frame an item")
-    return message.context.feature, [dict(zip(lists, frames, strict=True)) for frames in zip(*lists.values(), strict=True)]
+    return message.context.feature, [
+        dict(zip(lists, frames, strict=True)) for frames in zip(*lists.values(), strict=True)
+    ]
 
 
 def _check_names(where: str, labels: ExampleLists, items: Sequence[Mapping[str, Any]]) -> None:
@@ -183,7 +185,9 @@ def _make(where: str, labels: ExampleLists, query_id: str, context: Any, items: 
 
 def _number(where: str, what: str, name: str, item: Mapping[str, Any]) -> float:
     if name not in item:
-        raise DataError(f'{where}: has no {what} "{name}"{nearest(name, list(item))}; it has: {", ".join(sorted(item))}')
+        raise DataError(
+            f'{where}: has no {what} "{name}"{nearest(name, list(item))}; it has: {", ".join(sorted(item))}'
+        )
     found = _numbers(where, name, item[name])
     if len(found) != 1 or not 0 <= found[0] < np.inf:
         raise DataError(f'{where}: {what} "{name}" is {found}; expected one finite number, 0 or more')

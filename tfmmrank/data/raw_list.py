@@ -21,7 +21,8 @@ class RawList:
         query: raw query columns: UTF-8 bytes, or a float.
         labels: grades ``[n]``, float32.
         weights: float32 ``[n]``.
-        features: ``{name: array [n] or [n, width]}``: float32 with NaN for missing, or an object array of bytes ``[n]``.
+        features: ``{name: array [n] or [n, width]}``: float32 with NaN for missing, or an object array of bytes
+            ``[n]``.
     """
 
     query_id: str

@@ -16,15 +16,17 @@ from tfmmrank.tokens import Tokens
 class AttentionFusion(SequenceFusion):
     """Query tokens attend to all of the item's tokens, whatever their modality (Vaswani et al., 2017).
 
-    Each block: multi-head cross-attention, residual, layer norm. The output is a Dense over the mean of what the query's
-    tokens gathered, that mean times the query's own mean, and the item's mean. Without a query tower one learnt token
-    asks.
+    Each block: multi-head cross-attention, residual, layer norm. The output is a Dense over the mean of what the
+    query's tokens gathered, that mean times the query's own mean, and the item's mean. Without a query tower one
+    learnt token asks.
     """
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the blocks."""
         self._attend = [
-            keras.layers.MultiHeadAttention(self.heads, self.dim // self.heads, dropout=self.dropout, name=f"attend_{i}")
+            keras.layers.MultiHeadAttention(
+                self.heads, self.dim // self.heads, dropout=self.dropout, name=f"attend_{i}"
+            )
             for i in range(self.blocks)
         ]
         self._norms = [keras.layers.LayerNormalization(epsilon=1e-5, name=f"norm_{i}") for i in range(self.blocks)]

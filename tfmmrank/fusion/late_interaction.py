@@ -15,8 +15,9 @@ class LateInteraction(keras.layers.Layer):
     et al., 2017, K-NRM].
 
     For each query token its highest cosine with one of the item's tokens, then five numbers: over the query's tokens,
-    the mean of the cosines and of ``exp(SHARPNESS (cosine - 1))``, the same with weights that a Dense layer reads off the
-    query's tokens ("red" matters more than "for"), and the smallest cosine. All are 0 where either side has no token.
+    the mean of the cosines and of ``exp(SHARPNESS (cosine - 1))``, the same with weights that a Dense layer reads off
+    the query's tokens ("red" matters more than "for"), and the smallest cosine. All are 0 where either side has no
+    token.
 
     Query tokens ``[B, Q, d]`` and item tokens ``[B, L, T, d]`` to ``[B, L, 5]``.
     """

@@ -15,6 +15,4 @@ class MaxFusion(PooledFusion):
 
     def combine(self, vectors: Any, present: Any, query: Any, names: list[str]) -> Any:
         """See ``PooledFusion``."""
-        return mask_absent(
-            tf.reduce_max(mask_absent(vectors, present, -1e9), -2), tf.reduce_any(present, -1)
-        )
+        return mask_absent(tf.reduce_max(mask_absent(vectors, present, -1e9), -2), tf.reduce_any(present, -1))

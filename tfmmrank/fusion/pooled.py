@@ -12,7 +12,7 @@ from tfmmrank.tokens import Tokens
 
 
 def masked_mean(tokens: Tokens) -> tuple[Any, Any]:
-    """Mean over the tokens that are there: values ``[..., d]`` (0 where none is), and whether any is: bool ``[...]``."""
+    """Mean over the tokens that are there: values ``[..., d]`` (0 where none is), and whether any is, ``[...]``."""
     values = tf.where(tokens.mask[..., None], tokens.values, tf.zeros_like(tokens.values))
     count = tf.reduce_sum(tf.cast(tokens.mask, values.dtype), -1, keepdims=True)
     return tf.reduce_sum(values, -2) / tf.maximum(count, 1.0), tf.reduce_any(tokens.mask, -1)
@@ -22,8 +22,8 @@ class PooledFusion(Fusion):
     """Base of the fusions that make one vector per modality and then combine modalities.
 
     For modality m with pooled vector v and pooled query q (the mean over the query's modalities), the vector is
-    ``LayerNorm(gelu(W_m [v, q, q ⊙ v, |q − v|, LateInteraction(query, item)]))``. Where there is no query, W_m sees v alone.
-    Subclasses implement ``combine``.
+    ``LayerNorm(gelu(W_m [v, q, q ⊙ v, |q − v|, LateInteraction(query, item)]))``. Where there is no query, W_m sees v
+    alone. Subclasses implement ``combine``.
     """
 
     def build(self, input_shape: Any = None) -> None:

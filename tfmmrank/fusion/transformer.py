@@ -15,8 +15,8 @@ from tfmmrank.tokens import Tokens
 class TransformerFusion(SequenceFusion):
     """Multi-head self-attention, layer norm and residual over [read-out; query tokens; item tokens].
 
-    keras-nlp's ``TransformerEncoder`` blocks, pre-norm; the read-out token (BERT's [CLS]) is the pair's vector. Cost grows
-    with (Q + S)² a pair: keep ``max_tokens`` small.
+    keras-nlp's ``TransformerEncoder`` blocks, pre-norm; the read-out token (BERT's [CLS]) is the pair's vector. Cost
+    grows with (Q + S)² a pair: keep ``max_tokens`` small.
     """
 
     def build(self, input_shape: Any = None) -> None:

@@ -12,7 +12,7 @@ from tfmmrank.fusion.pooled import PooledFusion, weighted_sum
 
 @fusions.register("weighted")
 class WeightedFusion(PooledFusion):
-    """The weighted mean over the modalities present: weights are a softmax of learnt logits, the same for every query."""
+    """The weighted mean over the modalities present: a softmax of learnt logits, the same for every query."""
 
     _names: list[str] | None = None
 
@@ -25,7 +25,7 @@ class WeightedFusion(PooledFusion):
 
     @property
     def weights_by_modality(self) -> dict[str, float]:
-        """The learnt weights when all modalities are present; they sum to 1. Raises ValueError before the first call."""
+        """The learnt weights when all modalities are present; ValueError before the first call."""
         if self._names is None:
             raise ValueError("the fusion has not been called yet")
         exp = np.exp(self.logits.numpy() - self.logits.numpy().max())

@@ -1,7 +1,7 @@
 """TF-Ranking's Keras metrics by name, for watching training.
 
-The figures to report come from ``tfmmrank.evaluation``: TF-Ranking breaks ties at random, and skips what has no positive
-label without counting it.
+The figures to report come from ``tfmmrank.evaluation``: TF-Ranking breaks ties at random, and skips what has no
+positive label without counting it.
 """
 
 from __future__ import annotations

@@ -74,5 +74,6 @@ def _options_of(cls: type) -> set[str]:
         if base.__module__.startswith(("keras", "tf_keras", "tensorflow")):
             break
         if "__init__" in vars(base):
-            names |= {name for name, p in inspect.signature(base.__init__).parameters.items() if p.kind != p.VAR_KEYWORD}  # type: ignore[misc]
+            parameters = inspect.signature(vars(base)["__init__"]).parameters
+            names |= {name for name, parameter in parameters.items() if parameter.kind != parameter.VAR_KEYWORD}
     return names - {"self"}

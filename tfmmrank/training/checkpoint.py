@@ -16,8 +16,8 @@ class ResumableTraining(keras.callbacks.Callback):
     """Early stopping on a metric to maximise, best weights on disk, and checkpoints that continue exactly.
 
     A checkpoint holds weights, optimizer slots, dropout's random state, the epoch and step reached, the history and the
-    early stopping's counters. On a CPU with one seed, a run killed at any moment and started again ends with the weights
-    of an uninterrupted one.
+    early stopping's counters. On a CPU with one seed, a run killed at any moment and started again ends with the
+    weights of an uninterrupted one.
 
     Args:
         directory: where checkpoints and ``best.weights.h5`` go.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from tfmmrank import atomic
-from tfmmrank.atomic import recover, replace_directory
+from tfmmrank.atomic import recover, replace_directory, write_text
 
 
 def read(folder) -> dict[str, str]:
@@ -67,14 +69,89 @@ def test_recovers_from_a_kill_between_two_renames(tmp_path):
     assert read(target) == {"a": "old"}
 
 
-def test_leavings_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    for pid in (dead.stdout.decode().strip(), os.getppid()):
-        (tmp_path / f".out.partial-{pid}").mkdir()
-    (tmp_path / ".out.partial-mine").mkdir()  # not ours to judge
+KILLED = (
+    "import os, signal, sys; from tfmmrank.atomic import replace_directory\n"
+    "with replace_directory(sys.argv[1]) as aside:\n"
+    "    (aside / 'a').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+)
+
+
+def test_leavings_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out")], check=False)
+    (leaving,) = os.listdir(tmp_path)
+    assert leaving.startswith(".out.partial-")
+    (tmp_path / ".out.partial-file").write_text("not a directory, and so not ours")
+    with replace_directory(tmp_path / "out") as living, replace_directory(tmp_path / "out"):
+        assert living.is_dir()
+        assert leaving not in os.listdir(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".out.partial-file", "out"]
+
+
+def test_two_writers_of_one_process(tmp_path):
+    target = tmp_path / "out"
+    with replace_directory(target) as slow:
+        (slow / "a").write_text("slow")
+        with replace_directory(target) as fast:
+            (fast / "a").write_text("fast")
+        assert read(target) == {"a": "fast"}
+        assert read(slow) == {"a": "slow"}
+    assert read(target) == {"a": "slow"}
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_many_threads_write_one_directory(tmp_path):
+    target, failed = tmp_path / "out", []
+
+    def write(number: int) -> None:
+        try:
+            for turn in range(10):
+                with replace_directory(target) as aside:
+                    for name in "ab":
+                        (aside / name).write_text(f"{number} {turn}")
+        except Exception as error:  # told by the assertion below
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(set(read(target).values())) == 1
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_directory_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    taken, real = [], atomic.fcntl.flock
+
+    def flock(descriptor, how):
+        if not taken:  # a writer that starts just now takes the new directory for a leaving
+            taken.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            os.rmdir(taken[0])
+        real(descriptor, how)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", flock)
+    with replace_directory(tmp_path / "out") as aside:
+        assert str(aside) not in taken
+        (aside / "a").write_text("new")
+    assert read(tmp_path / "out") == {"a": "new"}
+
+
+def test_others_may_read_what_is_written(tmp_path):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain.txt").touch()
     with replace_directory(tmp_path / "out"):
         pass
-    assert sorted(os.listdir(tmp_path)) == sorted(["out", f".out.partial-{os.getppid()}", ".out.partial-mine"])
+    write_text(tmp_path / "out.txt", "x")
+    for ours, plain in (("out", "plain"), ("out.txt", "plain.txt")):
+        assert stat.S_IMODE(os.stat(tmp_path / ours).st_mode) == stat.S_IMODE(os.stat(tmp_path / plain).st_mode)
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "a.txt", "\udcff")
+    assert read(tmp_path) == {"a.txt": "old"}
 
 
 def test_a_link_keeps_pointing_to_what_is_replaced(tmp_path):

@@ -190,12 +190,35 @@ def test_wrong_names_say_what_was_meant():
         fusions["gatd"]
 
 
-def test_loss_does_not_change_with_padding(shop, ranker):
-    ranker.compile()
+@pytest.mark.parametrize("name", ["softmax_loss", "ranknet", "approx_ndcg_loss", "sigmoid_cross_entropy_loss"])
+def test_loss_does_not_change_with_padding(shop, ranker, name):
+    ranker.compile(loss=name)
     small = ListBatches(shop, "train", ranker, batch_size=4, static=True, progress=False)
     large = ListBatches(shop, "train", ranker, batch_size=9, list_size=40, shuffle=True, progress=False)
     losses = [float(ranker.compute_loss(b.batch(np.arange(4)))) for b in (small, large)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_compiling_again_and_metrics_as_keras_takes_them(shop, ranker):
+    for metrics, names in ((None, []), ("mrr", ["mrr"]), (["ndcg@5", "mrr"], ["ndcg@5", "mrr"])):
+        ranker.compile(metrics=metrics)
+        weights = len(ranker.weights)
+        found = ranker.evaluate(shop.dataset("valid", ranker), verbose=0)
+        assert np.size(found) == 1 + len(names)
+        assert ranker.metrics_names == ["loss", *names]
+        assert len(ranker.weights) == weights
+
+
+def test_losses_that_cannot_work_are_refused(ranker):
+    for loss, said in (
+        (keras.losses.MeanSquaredError(), "reduction=keras.losses.Reduction.SUM"),
+        (None, "expected a TF-Ranking name"),
+        ("ordinal_loss", "a score a grade"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ranker.compile(loss=loss)
+    with pytest.raises(NotImplementedError, match="save_ranker"):
+        ranker.save("ranker.keras")
 
 
 def test_ranker_refuses_what_cannot_work(shop):
@@ -206,6 +229,8 @@ def test_ranker_refuses_what_cannot_work(shop):
         Ranker([query, TextTower(["title"], name="query")])
     with pytest.raises(ValueError, match="must be a tower of the same ranker"):
         Ranker([TextTower(["title"], share=query, name="title")])
+    with pytest.raises(ValueError, match="towers' dims differ"):
+        Ranker([query, TextTower(["title"], dim=32, name="title")])
     with pytest.raises(ValueError, match='lacks; did you mean "title"'):
         Ranker([TextTower(["titel"], name="title")]).adapt(shop)
 
@@ -241,3 +266,25 @@ def test_towers_and_fusions_of_ones_own(shop, tmp_path):
     assert json.loads((tmp_path / "ranker.json").read_text())["fusion"]["kind"] == "first"
     test = shop.dataset("test", ranker)
     np.testing.assert_allclose(ranker.predict(test, verbose=0), again.predict(test, verbose=0), atol=1e-6)
+
+
+def test_features_are_made_anew_when_the_tower_s_code_changes(shop):
+    from tfmmrank.data.feature_store import item_features
+    from tfmmrank.towers import Tower
+
+    def make(factor):
+        class Scaled(Tower):
+            def preprocess(self, raw):
+                return {"price": raw["price"] * factor}
+
+        return Scaled(["price"], name="scaled")
+
+    def make_other():
+        class Scaled(Tower):
+            def preprocess(self, raw):
+                return {"price": raw["price"] * 100.0}
+
+        return Scaled(["price"], name="scaled")
+
+    once, again = item_features(shop, make(1.0))["price"], item_features(shop, make_other())["price"]
+    np.testing.assert_allclose(again, once * 100.0)

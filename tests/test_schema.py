@@ -20,6 +20,9 @@ GOOD = {
 }
 
 
+LOG = {"kind": "logs", "table": "logs.csv"}
+
+
 def changed(where: str, value):
     """GOOD with one key set (or, for None, removed)."""
     content = deepcopy(GOOD)
@@ -89,7 +92,20 @@ def test_libsvm_needs_no_tables():
         ("data.split", {"valid": 0.5, "test": 0.6}, ["leave nothing to train on"]),
         ("data.split", {"by": "time"}, ["queries.timestamp must name the column"]),
         ("data.queries.split", None, ["queries.split must name the column"]),
-        ("data.items.texts", ["label"], ['column name "label" is reserved']),
+        ("data.items.texts", ["label"], ['items.texts: column name "label" is reserved for the label']),
+        ("data.items.categorical", ["item_id"], ['column name "item_id" is reserved for the item\'s id']),
+        ("data.queries.categorical", ["query"], ['column name "query" is reserved for the query\'s text']),
+        ("data.labels", LOG | {"grades": {"click": float("nan")}}, ["grades.click", "finite number, got nan"]),
+        ("data.labels", LOG | {"grades": {"cart": float("inf")}}, ["grades.cart", "finite number, got inf"]),
+        ("data.labels", LOG | {"grades": {"click": -1}}, ["grades.click", "greater than or equal to 0, got -1"]),
+        ("data.labels", LOG | {"grades": {}}, ["grades", "at least 1 item"]),
+        ("data.labels", LOG | {"max_weight": 0.5}, ["max_weight", "greater than or equal to 1, got 0.5"]),
+        ("data.labels", LOG | {"user": "user_id"}, ["data.labels.logs.user: unknown key"]),
+        ("data.labels", LOG | {"propensity": "p"}, ['propensity is "p", and debias is "none", which ignores it']),
+        ("data.behaviour", {"logs": LOG, "prior_strength": float("inf")}, ["prior_strength", "got inf"]),
+        ("data.behaviour", {"logs": LOG, "features": []}, ["behaviour.features", "at least 1 item", "got []"]),
+        ("data.behaviour", {"logs": LOG, "features": ["past_ctr"] * 2}, ['"past_ctr" stands there twice']),
+        ("data.items", {"table": "x", 1: 2}, ["data.items.1: Keys should be strings"]),
         ("data.items.numeric", ["past_clicks"], ['column name "past_clicks" is reserved']),
         ("data.items.categorical", ["price"], ['column "price" is already used by items.numeric']),
         ("model.towers.title.side", "left", ["model.towers.title.side", "got 'left'"]),
@@ -97,6 +113,50 @@ def test_libsvm_needs_no_tables():
 )
 def test_bad_recipes_name_key_value_and_expectation(where, value, words):
     refuse(changed(where, value), *words)
+
+
+@pytest.mark.parametrize(("key", "says"), [(1, "shop.yaml: 1: is no key"), ("root", "root: unknown key")])
+def test_keys_of_the_whole_recipe(key, says):
+    with pytest.raises(RecipeError, match=says):
+        Recipe.from_dict({**GOOD, key: "x"}, source="shop.yaml")
+
+
+def test_age_days_is_a_shops_column_until_behaviour_is_used():
+    content = changed("data.items.numeric", ["age_days"])
+    assert Recipe.from_dict(content).data.item_columns["age_days"] == "numeric"
+    content["data"]["behaviour"] = {"logs": LOG}
+    refuse(content, 'items.numeric: column name "age_days" is reserved for a behaviour feature')
+
+
+def test_the_id_may_be_called_what_it_likes():
+    assert Recipe.from_dict(changed("data.items.id", "item_id")).data.items.id == "item_id"
+    assert Recipe.from_dict(changed("data.items.id", "title")).data.item_columns["title"] == "text"  # id and text both
+
+
+@pytest.mark.parametrize("kind", ["libsvm", "elwc"])
+@pytest.mark.parametrize("part", ["behaviour", "split", "items", "queries"])
+def test_lists_with_features_refuse_what_they_would_ignore(kind, part):
+    labels = {"kind": kind, "files": {"train": ["a"]}, **({"features": {"a": 1}} if kind == "elwc" else {})}
+    parts = {"behaviour": {"logs": LOG}, "split": {"by": "query"}, "items": {"table": "x"}, "queries": {"table": "x"}}
+    content = {"data": {"labels": labels}, "model": GOOD["model"]}
+    plain = Recipe.from_dict(content)
+    assert Recipe.from_dict(plain.model_dump(exclude={"root"}, exclude_none=True)).data == plain.data
+    content["data"][part] = parts[part]
+    refuse(content, f'labels of kind "{kind}" bring lists', f"remove {part}")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"features": {"label": 1}}, 'features: "label" is the label'),
+        ({"features": {"grade": 1}, "label": "grade"}, 'features: "grade" is the label'),
+        ({"features": {"confidence": 1}, "weight": "confidence"}, 'features: "confidence" is the weight'),
+        ({"features": {"item_row": 1}}, 'features: "item_row" is reserved for the item\'s place'),
+    ],
+)
+def test_features_of_example_lists_are_not_their_labels(options, says):
+    labels = {"kind": "elwc", "files": {"train": ["a"]}, **options}
+    refuse({"data": {"labels": labels}, "model": GOOD["model"]}, says)
 
 
 def test_several_errors_are_told_at_once():

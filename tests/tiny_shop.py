@@ -58,6 +58,8 @@ class MemoryShop:
     item_columns = {"title": "text", "image": "image", "price": "numeric", "brand": "categorical"}
     slot_columns = {"past_clicks": 1}
 
+    build = "in memory"
+
     def __init__(self, path: Path, picture, seed: int = 0, lists: int = 24) -> None:
         rng = np.random.default_rng(seed)
         self.path = Path(path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,10 @@ def replace_directory(path: str | Path) -> Iterator[Path]:
 
     The swap is one system call (``renameat2`` with ``RENAME_EXCHANGE``), so that there is no moment without a whole
     directory at ``path``. A file system without it takes two renames; ``recover``, which everything that opens such a
-    directory calls first, mends what a kill between them leaves. When the block raises, ``path`` is as it was. Leavings
-    of killed processes are removed.
+    directory calls first, mends what a kill between them leaves. When the block raises, ``path`` is as it was.
+
+    Several may write at once, threads or processes of any container: the last to end is the one that stays. Each holds
+    a lock on its directory, by which the leavings of killed ones are known, and removed.
 
     Args:
         path: the directory to make or replace.
@@ -31,18 +35,15 @@ def replace_directory(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     _remove_leavings(path)
-    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    aside.mkdir()
+    aside, descriptor = _make_aside(path)
     try:
         yield aside
         _sync(aside)
-        if path.exists():
-            _exchange(aside, path)
-        else:
-            os.rename(aside, path)
+        _swap(aside, path)
         _sync_one(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        os.close(descriptor)
 
 
 def recover(path: str | Path) -> None:
@@ -55,35 +56,73 @@ def recover(path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file aside and renames it into place."""
+    """Writes a text file aside and renames it into place; failing leaves the old file."""
     path = Path(path)
-    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    aside = _aside(path)
+    try:
+        with open(aside, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _backup(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
+def _aside(path: Path) -> Path:
+    """A name that nobody else has. Not ``tempfile``'s: what that makes, only its owner may read."""
+    return path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
+
+
+def _make_aside(path: Path) -> tuple[Path, int]:
+    """A new directory beside ``path``, and a descriptor that holds its lock until closed."""
+    while True:
+        aside = _aside(path)
+        aside.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
+            with contextlib.suppress(OSError):  # a file system without locks: nobody takes ours for a leaving there
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if aside.exists():
+                return aside, descriptor
+            os.close(descriptor)  # removed as a leaving, between its making and its lock
+
+
 def _remove_leavings(path: Path) -> None:
-    """Removes what dead processes left; a process of our own number is dead too: we have only begun."""
+    """Removes what killed writers left: directories whose lock nobody holds."""
     shutil.rmtree(_backup(path), ignore_errors=True)
     prefix = f".{path.name}.partial-"
     for leaving in path.parent.iterdir():
-        pid = leaving.name.removeprefix(prefix)
-        if leaving.name.startswith(prefix) and pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
-            shutil.rmtree(leaving, ignore_errors=True)
+        if leaving.name.startswith(prefix):
+            with contextlib.suppress(OSError), _locked(leaving):
+                shutil.rmtree(leaving, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a directory's lock. Raises OSError when it cannot be had."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _swap(aside: Path, path: Path) -> None:
+    """Makes ``aside`` the directory at ``path``; what was there may then stand at ``aside``."""
+    if not path.exists():
+        try:
+            os.rename(aside, path)
+            return
+        except OSError:
+            if not path.exists():
+                raise
+    _exchange(aside, path)  # also when another writer came first
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -95,7 +134,7 @@ def _exchange(one: Path, other: Path) -> None:
     backup = _backup(other)
     os.rename(other, backup)
     os.rename(one, other)
-    os.rename(backup, one)
+    shutil.rmtree(backup, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

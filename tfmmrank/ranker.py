@@ -92,7 +92,7 @@ class Ranker(tfrs.Model):
         self.deep = [keras.layers.Dense(width, "gelu", name=f"deep_{i}") for i, width in enumerate(deep)]
         self.drop = keras.layers.Dropout(dropout)
         self.head = keras.layers.Dense(1, dtype="float32", name="score")  # float32: TF-Ranking's losses need it
-        self.task: Any = None
+        self._watch(None)
 
     # -- preprocessing: raw columns to numbers, on the host -----------------------------------------------------------
 
@@ -217,30 +217,62 @@ class Ranker(tfrs.Model):
         item.update(self.encode_slots(batch, training))
         return self.score(query, item, batch["slot_mask"], training)
 
+    @tf.__internal__.tracking.no_automatic_dependency_tracking
+    def _watch(self, task: Any) -> None:
+        """Sets the task, untracked: what its metrics counted is no part of the model's weights."""
+        self.task = task
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The mean loss, then the metrics compiled."""
+        return [self.loss_tracker, *(self.task.metrics if self.task is not None else [])]
+
     # -- Keras ------------------------------------------------------------------------------------------------------
 
     def compile(
         self,
         optimizer: Any = "adam",
         loss: Any = "softmax_loss",
-        metrics: Iterable[Any] = ("ndcg@10",),
+        metrics: Any = ("ndcg@10",),
         loss_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """As Keras's ``compile``; loss and metrics may be TF-Ranking names (see ``tfmmrank.objectives``).
 
-        The loss is the sum over a batch divided by its number of lists that have a label, so that neither padded slots
-        nor padded lists change it. A loss object must sum: ``reduction=keras.losses.Reduction.SUM``.
+        The loss is the sum over a batch, of all replicas, divided by its number of lists that have a label. So padded
+        lists do not change it, and padded slots only scale or shift it where TF-Ranking's own definition counts them:
+        lambda-weighted losses grow with the padded length, ListMLE by a constant.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: TF-Ranking's name for one (not ``ordinal_loss``, which needs a score a grade), or a loss of labels and
+                scores ``[B, L]`` with ``reduction=keras.losses.Reduction.SUM``.
+            metrics: one or several, by TF-Ranking's names with a cut-off (``ndcg@10``) or as objects; None: none.
+            loss_options: options of a loss given by name.
+            **kwargs: as Keras's, such as ``jit_compile``.
+
+        Raises:
+            ValueError: for an unknown name, or a loss that cannot work.
         """
         if isinstance(loss, str):
+            if loss == "ordinal_loss":
+                raise ValueError('loss "ordinal_loss" needs a score a grade; a Ranker gives one score an item')
             loss = get_loss(loss, **(loss_options or {}))
         elif loss_options:
             raise ValueError("loss_options only go with a loss given by name")
-        self.task = tfrs.tasks.Ranking(
-            loss=loss,
-            metrics=[get_metric(metric) if isinstance(metric, str) else metric for metric in metrics],
+        elif getattr(loss, "reduction", None) != keras.losses.Reduction.SUM:
+            raise ValueError(
+                f"loss is {loss!r}; expected a TF-Ranking name, or a keras.losses.Loss made with "
+                "reduction=keras.losses.Reduction.SUM"
+            )
+        if metrics is None or isinstance(metrics, (str, keras.metrics.Metric)):
+            metrics = [] if metrics is None else [metrics]
+        self._watch(
+            tfrs.tasks.Ranking(
+                loss=loss, metrics=[get_metric(metric) if isinstance(metric, str) else metric for metric in metrics]
+            )
         )
-        self.loss_tracker = keras.metrics.Mean(name="loss")
         # The task holds the metrics; saying so keeps Keras from warning of weights without weighted metrics.
         super().compile(optimizer=optimizer, **{"weighted_metrics": [], **kwargs})
 
@@ -252,22 +284,28 @@ class Ranker(tfrs.Model):
         scores = tf.where(known, scores, tf.zeros_like(scores))
         loss = self.task(labels, scores, sample_weight=weights, training=training)
         lists = tf.reduce_sum(tf.cast(tf.reduce_any(known, axis=1), loss.dtype))
-        loss = loss / tf.maximum(lists, 1.0)
-        self.loss_tracker.update_state(loss, sample_weight=lists)
-        return loss / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype) if training else loss
+        self.loss_tracker.update_state(loss / tf.maximum(lists, 1.0), sample_weight=lists)
+        if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            # The optimizer sums the replicas' gradients, whose batches may hold unequally many lists.
+            lists = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, lists)
+        return loss / tf.maximum(lists, 1.0)
 
     def train_step(self, inputs: Any) -> dict[str, Any]:
-        """One step of TFRS's loop; reports the epoch's mean loss, where TFRS reports the last batch's."""
-        return self._logs(super().train_step(inputs))
+        """One step. Unlike TFRS's own it reports the epoch's mean loss, and replicas share the regularisation."""
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(inputs, training=True)
+            loss += tf.add_n([tf.zeros_like(loss), *self.losses]) / tf.distribute.get_strategy().num_replicas_in_sync
+        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        return {metric.name: metric.result() for metric in self.metrics}
 
     def test_step(self, inputs: Any) -> dict[str, Any]:
         """One evaluation step; reports the mean loss."""
-        return self._logs(super().test_step(inputs))
+        self.compute_loss(inputs, training=False)
+        return {metric.name: metric.result() for metric in self.metrics}
 
-    def _logs(self, logs: dict[str, Any]) -> dict[str, Any]:
-        for extra in ("regularization_loss", "total_loss"):
-            logs.pop(extra, None)
-        return {**logs, "loss": self.loss_tracker.result()}
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Not Keras's: a ranker is saved with what its towers learnt from data."""
+        raise NotImplementedError("use save_ranker(directory), or tfmmrank.export.export to serve it")
 
     def build_from_columns(self) -> Ranker:
         """Creates all weights by scoring one list of missing values."""
@@ -349,6 +387,9 @@ def _check_towers(given: Sequence[Tower]) -> None:
             raise ValueError(f'tower name "{name}" contains "/"')
     if not any(tower.side != "query" for tower in given):
         raise ValueError("a ranker needs at least one tower of side item or slot")
+    widths = {tower.name: tower.dim for tower in given}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"the towers' dims differ ({widths}); a fusion compares their tokens: give all one dim")
     for tower in given:
         if tower.share is not None and (tower.share not in given or tower.share.share is not None):
             raise ValueError(

@@ -35,7 +35,8 @@ class Registry(Generic[T]):
 
         def add(cls: T) -> T:
             known = self._classes.get(name)
-            if known is not None and known.__qualname__ != cls.__qualname__:
+            # Running a notebook's cell again defines a class again.
+            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise ValueError(
                     f'{self.what} "{name}" is already registered by {known.__module__}.{known.__qualname__}'
                 )

@@ -14,7 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tfmmrank.registry import nearest
 
-RESERVED = ("query", "item_ids", "num_items", "query_id", "item_row", "label", "weight")
+#: Names that no column or feature may have, and what has them.
+RESERVED = {
+    "query": "the query's text",
+    "query_id": "the query's id",
+    "item_id": "the item's id",
+    "item_ids": "an input of the served model",
+    "num_items": "an input of the served model",
+    "item_row": "the item's place in the catalogue",
+    "label": "the label",
+    "weight": "the label's weight",
+}
 BEHAVIOUR_FEATURES = (
     "past_impressions",
     "past_clicks",
@@ -26,6 +36,9 @@ BEHAVIOUR_FEATURES = (
     "past_mean_position",
     "age_days",
 )
+
+
+Grade = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RecipeError(ValueError):
@@ -73,26 +86,36 @@ class Judgements(_Part):
 
 
 class Logs(_Part):
-    """A behaviour log: one row an impression. Times are ISO 8601 or seconds since 1970, UTC."""
+    """A behaviour log: one row an impression. Times are ISO 8601 or seconds since 1970, UTC.
+
+    ``grades``, ``debias``, ``propensity`` and ``max_weight`` say how labels are made of it.
+    """
 
     kind: Literal["logs"] = "logs"
     table: Path | list[Path]
     query_id: str = "query_id"
     item_id: str = "item_id"
     timestamp: str = "timestamp"
-    position: str | None = "position"
+    position: str | None = None
     click: str = "click"
     cart: str | None = None
     purchase: str | None = None
-    user: str | None = None
     propensity: str | None = None
-    grades: dict[Literal["click", "cart", "purchase"], float] = {"click": 1.0, "cart": 2.0, "purchase": 3.0}
+    grades: dict[Literal["click", "cart", "purchase"], Grade] = Field(
+        default={"click": 1.0, "cart": 2.0, "purchase": 3.0}, min_length=1
+    )
     debias: Literal["none", "ipw"] = "none"
+    max_weight: float = Field(default=10.0, ge=1, allow_inf_nan=False, description="cap of 1 / propensity, for ipw")
 
     @model_validator(mode="after")
     def _propensity_for_ipw(self) -> Logs:
         if self.debias == "ipw" and self.propensity is None:
             raise ValueError('debias is "ipw", so propensity must name the column of known propensities')
+        if self.debias == "none" and self.propensity is not None:
+            raise ValueError(
+                f'propensity is "{self.propensity}", and debias is "none", which ignores it; set "debias: ipw" under '
+                "labels, or remove propensity"
+            )
         return self
 
 
@@ -114,13 +137,27 @@ class ExampleLists(_Part):
     weight: str | None = None
     query_text: str | None = Field(default=None, description="context feature with the query's text")
 
+    @model_validator(mode="after")
+    def _features_are_not_labels(self) -> ExampleLists:
+        for key, name in (("label", self.label), ("weight", self.weight)):
+            if name in self.features:
+                raise ValueError(f'features: "{name}" is the {key}; a model that sees it would learn nothing else')
+        for name in self.features:
+            if name in RESERVED:
+                raise ValueError(
+                    f'features: "{name}" is reserved for {RESERVED[name]}; write the feature by another name'
+                )
+        return self
+
 
 class Behaviour(_Part):
     """Features of past behaviour, folded from a log: for each list, only what happened before it (docs/data.md)."""
 
     logs: Logs
-    features: list[str] = list(BEHAVIOUR_FEATURES)
-    prior_strength: float = Field(default=20.0, ge=0, description="pseudo-impressions at the shop's mean rate")
+    features: list[str] = Field(default=list(BEHAVIOUR_FEATURES), min_length=1)
+    prior_strength: float = Field(
+        default=20.0, ge=0, allow_inf_nan=False, description="pseudo-impressions at the shop's mean rate"
+    )
 
     @model_validator(mode="after")
     def _known_features(self) -> Behaviour:
@@ -130,6 +167,8 @@ class Behaviour(_Part):
                     f'unknown behaviour feature "{name}"{nearest(name, list(BEHAVIOUR_FEATURES))}; '
                     f"known: {', '.join(BEHAVIOUR_FEATURES)}"
                 )
+            if self.features.count(name) > 1:
+                raise ValueError(f'behaviour feature "{name}" stands there twice; expected each once')
         return self
 
 
@@ -168,21 +207,37 @@ class DataConfig(_Part):
         tables = self.labels.kind in ("judgements", "logs")
         if tables and (self.items is None or self.queries is None):
             raise ValueError(f'labels of kind "{self.labels.kind}" need both "items" and "queries"')
-        if not tables and (self.items is not None or self.queries is not None):
-            raise ValueError(f'labels of kind "{self.labels.kind}" carry their features; remove "items" and "queries"')
+        if not tables:
+            # By value, and not by what was set: a run keeps its recipe with all defaults written out.
+            parts = {"items": None, "queries": None, "behaviour": None, "split": Split()}
+            ignored = [name for name, default in parts.items() if getattr(self, name) != default]
+            if ignored:
+                raise ValueError(
+                    f'labels of kind "{self.labels.kind}" bring lists that are split and carry their features; '
+                    f"remove {', '.join(ignored)}"
+                )
         if tables and self.split.by == "time" and self.queries is not None and self.queries.timestamp is None:
             raise ValueError('split.by is "time", so queries.timestamp must name the column')
         if tables and self.split.by == "column" and self.queries is not None and self.queries.split is None:
             raise ValueError('split.by is "column", so queries.split must name the column')
+        self._check_names()
+        return self
+
+    def _check_names(self) -> None:
+        """Refuses columns of one name, and names that are taken. Raises ValueError."""
+        features = dict.fromkeys(BEHAVIOUR_FEATURES if self.behaviour is not None else (), "a behaviour feature")
         seen: dict[str, str] = {}
         for where, names in self._columns():
             for name in names:
-                if name in RESERVED or name.startswith("past_"):
-                    raise ValueError(f'{where}: column name "{name}" is reserved; rename the column')
+                taken = {**RESERVED, **features}.get(name, "a behaviour feature" if name.startswith("past_") else None)
+                if taken:
+                    raise ValueError(
+                        f'{where}: column name "{name}" is reserved for {taken}; rename the column, or use a copy of '
+                        "it by another name"
+                    )
                 if name in seen:
                     raise ValueError(f'{where}: column "{name}" is already used by {seen[name]}')
                 seen[name] = where
-        return self
 
     def _columns(self) -> list[tuple[str, list[str]]]:
         columns = []
@@ -316,6 +371,11 @@ class Recipe(_Part):
     @classmethod
     def from_dict(cls, content: dict[str, Any], root: str | Path = ".", source: str = "recipe") -> Recipe:
         """Validates a recipe given as a dict. Raises RecipeError."""
+        for key in content:
+            if not isinstance(key, str):
+                raise RecipeError(f"{source}: {key!r}: is no key; expected text (known: {', '.join(_keys_at(()))})")
+            if key == "root":
+                raise RecipeError(f"{source}: root: unknown key; paths are relative to the recipe's folder")
         try:
             return cls(**content, root=Path(root).resolve())
         except ValidationError as error:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -175,20 +176,62 @@ def test_convert_to_libsvm(shop, capsys, tmp_path):
     assert first[2].startswith("1:")
 
 
-def test_a_tower_of_ones_own(shop, capsys, tmp_path, monkeypatch):
-    (tmp_path / "my_towers.py").write_text(
-        "from tfmmrank import BehaviourTower, register_tower\n"
-        "@register_tower('mine')\n"
-        "class MyTower(BehaviourTower):\n"
-        "    pass\n",
-        encoding="utf-8",
-    )
+PLUGIN = """
+from tfmmrank import Fusion, Tokens, Tower, register_fusion, register_tower
+from tfmmrank.stack import keras, tf
+
+
+@register_tower("length")
+class LengthTower(Tower):
+    def __init__(self, columns, **options):
+        super().__init__(columns, **options)
+        self.dense = keras.layers.Dense(self.dim)
+
+    def preprocess(self, raw):
+        length = tf.strings.length(raw[self.columns[0]], unit="UTF8_CHAR")
+        return {"length": tf.math.log1p(tf.cast(length, tf.float32))}
+
+    def call(self, features, training=False):
+        length = features["length"][:, None]
+        return Tokens(self.dense(length)[:, None, :], length > 0)
+
+
+@register_fusion("first_token")
+class FirstToken(Fusion):
+    def build(self, input_shape=None):
+        self.project = keras.layers.Dense(self.dim)
+        super().build(input_shape)
+
+    def call(self, query, item, training=False):
+        firsts = [tf.where(t.mask[..., :1], t.values[..., 0, :], 0.0) for t in item.values()]
+        return self.project(tf.concat(firsts, -1))
+"""
+
+
+def test_a_tower_and_a_fusion_of_ones_own_train_export_and_serve(shop, capsys, tmp_path, monkeypatch):
+    (tmp_path / "my_towers.py").write_text(PLUGIN, encoding="utf-8")
     recipe = yaml.safe_load((shop.run / "recipe.yaml").read_text("utf-8"))
-    recipe["model"]["towers"] = {"facts": {"kind": "mine", "columns": ["price", "rating"]}}
+    recipe["model"]["towers"] = {
+        "length": {"kind": "length", "columns": ["title"]},
+        "facts": {"kind": "behaviour", "columns": ["price", "rating"]},
+    }
+    recipe["model"]["fusion"] = {"kind": "first_token"}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    assert 'unknown tower "mine"' in fails(capsys, "train", file, shop.data, tmp_path / "run")
+    assert 'unknown tower "length"' in fails(capsys, "train", file, shop.data, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
-    ask(capsys, "train", file, shop.data, tmp_path / "run", "--plugin", "my_towers", "--epochs", 1)
-    assert ask(capsys, "evaluate", tmp_path / "run", shop.data, "--plugin", "my_towers")["main"] == "ndcg@10"
+    plugin = ("--plugin", "my_towers")
+    ask(capsys, "train", file, shop.data, tmp_path / "run", "--epochs", 1, *plugin)
+    assert ask(capsys, "evaluate", tmp_path / "run", shop.data, *plugin)["main"] == "ndcg@10"
+    ask(capsys, "export", tmp_path / "run", shop.data, tmp_path / "models" / "mine", *plugin)
+
+    from tfmmrank import Client, Prepared, Ranker, scores_of, serve
+
+    data = Prepared.open(shop.data)
+    expected = scores_of(Ranker.load_ranker(tmp_path / "run" / "ranker"), data, "test")[0]
+    lists = data.lists("test")
+    ids = data.catalogue.ids[lists.item_rows[lists.of(0)]]
+    with serve(tmp_path / "models" / "mine", port=0) as server, Client(server.address, "mine", timeout=60) as client:
+        ranked = client.rank("anything", ids)
+    np.testing.assert_allclose(ranked.scores, expected[ranked.order], atol=1e-5)

@@ -13,8 +13,8 @@ from tfmmrank.data.behaviour import add_behaviour
 from tfmmrank.schema import BEHAVIOUR_FEATURES, Behaviour
 
 DAY = 86400.0
-LOG = ["item_row", "query_id", "ts", "position", "click", "cart", "purchase"]
-PAIRS = ["list_no", "query_id", "ts", "split", "item_row"]
+LOG = ["item_row", "query_key", "ts", "position", "click", "cart", "purchase"]
+PAIRS = ["list_no", "query_key", "ts", "split", "item_row"]
 
 
 def run(log, pairs, items, prior=20.0, features=None, **settings):
@@ -23,9 +23,9 @@ def run(log, pairs, items, prior=20.0, features=None, **settings):
     for name, value in settings.items():
         con.execute(f"SET {name}='{value}'")
     con.execute(
-        "CREATE TABLE log(item_row INTEGER, query_id VARCHAR, ts DOUBLE, position DOUBLE, click DOUBLE, cart DOUBLE, "
+        "CREATE TABLE log(item_row INTEGER, query_key VARCHAR, ts DOUBLE, position DOUBLE, click DOUBLE, cart DOUBLE, "
         "purchase DOUBLE);"
-        "CREATE TABLE pairs(list_no BIGINT, query_id VARCHAR, ts DOUBLE, split VARCHAR, item_row INTEGER);"
+        "CREATE TABLE pairs(list_no BIGINT, query_key VARCHAR, ts DOUBLE, split VARCHAR, item_row INTEGER);"
         "CREATE TABLE items_ts(item_row INTEGER, ts DOUBLE)"
     )
     for table, rows in (("log", log), ("pairs", pairs), ("items_ts", items)):
@@ -69,10 +69,11 @@ def test_timed_list_by_hand():
     assert math.isnan(two.age_days)
     assert early.past_impressions == 0
     assert math.isnan(early.past_ctr)  # nobody has seen anything yet: there is no mean to fall back on
-    # The snapshot is the log up to 30, its end included.
-    assert snapshot.past_impressions.to_list() == [3, 1, 0]
-    assert snapshot.past_purchases.to_list() == [1, 0, 0]
-    assert snapshot.past_mean_position[0] == 2.0  # the impression without a position does not count in the mean
+    # The snapshot is what the last training list sees, at 30.
+    pd.testing.assert_frame_equal(got[got.list_no == 0].drop(columns="list_no"), snapshot)
+    # Later, item 0's impression without a position counts, but not in the mean of positions.
+    later, _ = run(log, [(0, "x", 31.0, "train", 0)], [(0, None)])
+    assert later[["past_impressions", "past_purchases", "past_mean_position"]].iloc[0].to_list() == [3, 1, 2]
 
 
 def test_untimed_list_by_hand():
@@ -191,7 +192,7 @@ def test_what_a_list_may_not_see_does_not_change_it(timed):
         pd.testing.assert_frame_equal(run(only_held_out, pairs, items)[1], snapshot)
     else:
         end = max(row[2] for row in pairs if row[3] == "train")
-        later = [(*e[:3], 1.0, 1 - e[4], 1, 1) if e[2] > end else e for e in log]
+        later = [(*e[:3], 1.0, 1 - e[4], 1, 1) if e[2] >= end or e[1] in held_out else e for e in log]
         pd.testing.assert_frame_equal(run(later, pairs, items)[1], snapshot)
 
 
@@ -204,6 +205,21 @@ def test_untimed_test_lists_equal_the_snapshot():
     joined = held.merge(snapshot, on="item_row", suffixes=("", "_snapshot"))
     for name in BEHAVIOUR_FEATURES:
         np.testing.assert_array_equal(joined[name], joined[f"{name}_snapshot"])
+
+
+def test_the_snapshot_knows_nothing_of_held_out_queries_and_else_is_what_the_last_training_list_sees():
+    log = [
+        (0, "a", 1.0, 1, 1, 0, 0),
+        (0, "test", 2.0, 1, 1, 1, 1),
+        (0, "b", 3.0, 1, 0, 0, 0),
+        (0, "b", 9.0, 1, 1, 0, 0),
+    ]
+    pairs = [(0, "a", 9.0, "train", 0), (1, "test", 1.0, "test", 0), (2, "b", 5.0, "train", 0)]
+    _, snapshot = run(log, pairs, [(0, 9.0 - DAY)])
+    assert snapshot[["past_impressions", "past_clicks", "past_carts", "age_days"]].iloc[0].to_list() == [2, 1, 0, 1]
+    got, without = run([e for e in log if e[1] != "test"], pairs, [(0, 9.0 - DAY)])
+    pd.testing.assert_frame_equal(snapshot, without)
+    pd.testing.assert_frame_equal(got[got.list_no == 0].drop(columns="list_no"), without)
 
 
 def test_missing_values_may_be_nan():

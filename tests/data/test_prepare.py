@@ -10,7 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tfmmrank.data import DataError, Prepared, prepare
+from tfmmrank.data import DataError, Prepared, prepare, prepared
+from tfmmrank.data.feature_store import item_features
+from tfmmrank.data.workbench import Workbench
+from tfmmrank.stack import tf
 
 
 def run(shop, **data):
@@ -143,6 +146,50 @@ def test_column_names_that_sql_would_stumble_over(shop):
     assert list(run(shop).lists("train").queries['select "x"']) == [1.0, 1.0]
 
 
+def test_query_columns_may_be_called_what_they_like(shop):
+    names = ["ts", "row", "file", "norm", "q_row", "split ", "City", "city", "query_key", "column_0"]
+    for place, row in enumerate(shop.queries):
+        row.update({name: 10 * place + at for at, name in enumerate(names)})
+    shop.query_columns["numeric"] = names
+    queries = run(shop).lists("train").queries
+    assert list(queries["query"]) == [b"red shirt", "蓝色".encode()]
+    assert {name: list(queries[name]) for name in names} == {name: [at, 10 + at] for at, name in enumerate(names)}
+
+
+def test_read_counts_rows_and_labels_of_what_was_left_out_say_so(shop):
+    shop.items[0]["price"] = "cheap"
+    shop.queries[1]["query_id"] = "q1"
+    report = run(shop, on_bad_row="skip").meta["report"]
+    assert (report["read"]["queries"], report["read"]["label rows"]) == (4, 9)
+    assert report["skipped"] == {
+        "non-finite number": 1, "duplicate query id": 1, "label for an unknown query": 1,
+        "label for an unknown item": 2,
+    }  # fmt: skip
+    message = 'item "i1" is not in the items table, or was left out of it; expected an id from there'
+    assert message in report["examples"]["label for an unknown item"]
+
+
+def test_many_bad_rows_are_counted_without_being_held(shop, monkeypatch):
+    most = []
+    rows = Workbench.rows
+
+    def counted(self, query, chunk=None):
+        found = rows(self, query, chunk)
+        most.append(len(found))
+        return found
+
+    shop.judgements += shop.judgements * 50
+    shop.queries += [{"query_id": "q1", "query": "again", "split": "train"}] * 40
+    shop.queries += [{"query_id": f"n{i}", "query": f"nobody judged {i}", "split": "train"} for i in range(30)]
+    monkeypatch.setattr(Workbench, "rows", counted)
+    report = run(shop, on_bad_row="skip").meta["report"]
+    assert report["skipped"] == {"label given twice": 450, "duplicate query id": 40, "empty list": 30}
+    assert "queries.csv: row 6: " in report["examples"]["duplicate query id"]
+    assert "judgements.csv: row 11: " in report["examples"]["label given twice"]
+    assert "queries.csv: row 46: " in report["examples"]["empty list"]
+    assert max(most) <= 4  # one a query that is written
+
+
 def test_image_root(shop):
     (shop.folder / "pictures").mkdir()
     (shop.folder / "i1.png").rename(shop.folder / "pictures" / "i1.png")
@@ -168,6 +215,22 @@ def test_a_folder_that_is_no_dataset_is_not_replaced(shop):
         prepare(shop.recipe(), shop.folder / "items.csv", progress=False)
 
 
+@pytest.mark.parametrize("content", ['{"name": "my web page"}', "[]", "", "no JSON"])
+def test_a_folder_with_a_meta_json_of_another_kind_is_not_replaced(shop, content):
+    (shop.folder / "page").mkdir()
+    (shop.folder / "page" / "meta.json").write_text(content)
+    with pytest.raises(DataError, match="page: exists and is no prepared dataset"):
+        prepare(shop.recipe(), shop.folder / "page", progress=False)
+    assert (shop.folder / "page" / "meta.json").read_text() == content
+
+
+def test_a_dataset_that_somebody_keeps_other_things_in_is_not_replaced(shop):
+    (run(shop).path / "thesis.tex").write_text("the only copy")
+    with pytest.raises(DataError, match=r'out: would be replaced, and holds "thesis\.tex"'):
+        run(shop)
+    assert (shop.folder / "out" / "thesis.tex").read_text() == "the only copy"
+
+
 def test_failing_leaves_the_old_dataset(shop):
     run(shop)
     before = (shop.folder / "out" / "meta.json").read_bytes()
@@ -181,8 +244,49 @@ def test_failing_leaves_the_old_dataset(shop):
 def test_two_runs_write_the_same_bytes(shop):
     data = run(shop)
     first = {p.relative_to(data.path): p.read_bytes() for p in data.path.rglob("*") if p.is_file()}
-    run(shop)
-    assert {p.relative_to(data.path): p.read_bytes() for p in data.path.rglob("*") if p.is_file()} == first
+    again = run(shop)
+    assert again.build != data.build  # and nothing else
+    found = {p.relative_to(data.path): p.read_bytes() for p in data.path.rglob("*") if p.is_file()}
+    assert {p: content.replace(again.build.encode(), data.build.encode()) for p, content in found.items()} == first
+
+
+def test_a_dataset_that_was_prepared_again_is_not_mixed_with_the_old_one(shop, monkeypatch):
+    old = run(shop)
+    assert len(old.lists("train")) == 2
+    shop.items = shop.items[::-1]
+    new = run(shop)
+    assert len(old.lists("train")) == 2  # read before, of the old catalogue
+    with pytest.raises(DataError, match="out: was prepared again meanwhile; open it again"):
+        old.lists("test")
+    assert len(new.lists("test")) == 1
+    catalogue = prepared.Catalogue
+
+    def opened_late(file):
+        monkeypatch.setattr(prepared, "Catalogue", catalogue)
+        run(shop)
+        return catalogue(file)
+
+    monkeypatch.setattr(prepared, "Catalogue", opened_late)
+    with pytest.raises(DataError, match="was prepared again meanwhile"):
+        Prepared.open(new.path)
+
+
+def test_the_feature_store_belongs_to_the_build(shop):
+    class Lengths:
+        name, columns, share = "title", ["title"], None
+
+        def get_config(self):
+            return {}
+
+        def preprocess(self, raw):
+            return {"length": tf.strings.length(raw["title"])}
+
+    old = run(shop)
+    shop.items[0]["title"] = "a much longer title"
+    new = run(shop)
+    found = [list(item_features(data, Lengths(), progress=False)["length"][:1]) for data in (old, new, old)]
+    assert found == [[9], [19], [9]]  # the old process goes on with the items it opened
+    assert len(list((new.path / "features").iterdir())) == 2
 
 
 def test_opening(shop, tmp_path):

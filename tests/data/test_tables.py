@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfmmrank.data import columns
+from tfmmrank.data import columns, tables
 from tfmmrank.data.errors import DataError, Report
 from tfmmrank.data.tables import read_chunks
 
@@ -133,6 +135,7 @@ def test_misnamed_column_suggests_the_nearest(tmp_path, name):
         ("t.csv", b"", "is empty; expected a header"),
         ("t.csv", b"a,a\n1,2\n", 'column "a" stands there twice'),
         ("t.csv", "\u00e4,b\n".encode("latin-1"), "row 1: the header is not UTF-8"),
+        ("t.csv", b'"a,b\n1,2\n', "row 1: the header is not well-formed CSV"),
         ("t.jsonl", b"", "is empty; expected rows with a"),
         ("t.parquet", b"PAR0", "is not a Parquet file"),
         ("t.xlsx", b"x", 'unknown table format ".xlsx"; expected one of .csv'),
@@ -239,3 +242,156 @@ def test_unreadable_time(save):
     chunk, good = column(save, ["yesterday"])
     with pytest.raises(DataError, match=r'row 1: column "x": found \'yesterday\'; expected ISO 8601'):
         columns.times(chunk, "x", Report("fail"), good)
+
+
+def test_a_row_is_blank_only_when_the_whole_line_is(save):
+    file = save("t.csv", "a,b,c\n1,x,\n,,z\n,,\n\n2,y,\n")
+    report = Report("fail")
+    (chunk,) = read(file, ["a", "b"], report=report)
+    assert list(chunk.columns["a"]) == ["1", "", "2"]  # the second is for its reader to judge
+    assert list(chunk.rows) == [2, 3, 6]
+    assert report.noted == {"blank row": 2}
+
+
+@pytest.mark.parametrize("content", ["a,b\n1\n2\n", "a,b\n1,x\n2\n3\n"], ids=["every row", "the last rows"])
+def test_malformed_rows_that_no_good_row_follows_are_told(save, content):
+    file = save("t.csv", content)
+    with pytest.raises(DataError, match=r"t\.csv: row [23]: found 1 values, expected 2"):
+        read(file, ["a"])
+    report = Report("skip")
+    read(file, ["a"], report=report)
+    assert report.skipped == {"malformed row": 2}
+
+
+@pytest.mark.parametrize("block", [500, 4 * 2**20])
+def test_row_numbers_hold_where_malformed_rows_meet_the_end_of_a_block(save, monkeypatch, block):
+    monkeypatch.setattr(tables, "_CSV_BLOCK_BYTES", block)
+    lines = [f"{row}" if 150 < row % 300 else f"{row},x" for row in range(2, 1002)]
+    report = Report("skip")
+    chunks = read(save("t.csv", "a,b\n" + "\n".join(lines) + "\n"), ["a"], report=report)
+    for chunk in chunks:
+        assert [str(row) for row in chunk.rows] == list(chunk.columns["a"])
+    assert sum(len(chunk) for chunk in chunks) + report.skipped["malformed row"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "row"),
+    [
+        ('a,b\n1,x\n2,"y\n3,z\n', 3),
+        ('a,b\n1,x\n2,"y\n3,z', 3),
+        ('a,b\r\n1,x\r\n2,"y\r\n3,"z"\r\n', None),
+        ('a,b,c\n1,x,2\n2,"y,2\n3,z,2\n', 3),
+        ("a,b\n" + "1,x\n" * 100 + '2,"y\n' + "1,x\n" * 1000, 102),
+    ],
+    ids=["last column", "no line end", "a quote inside", "other column", "several blocks"],
+)
+def test_a_quote_that_is_not_closed_swallows_no_rows_silently(save, monkeypatch, content, row):
+    monkeypatch.setattr(tables, "_CSV_BLOCK_BYTES", 1000)
+    file = save("t.csv", content)
+    for policy in ("fail", "skip"):  # nobody knows how many rows are lost
+        if row is None:
+            report = Report("skip")
+            read(file, ["a"], report=report)
+            break
+        with pytest.raises(DataError, match=f"row {row}.*a quote is probably not closed"):
+            read(file, ["a"], report=Report(policy))
+
+
+@pytest.mark.parametrize("last", ['"y\n"', '"say ""hi""\n"', '"y\n""hi"""', '"y\n"""""', '5"', '""""', '"a\nb"'])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_quotes_that_are_closed_may_end_a_file(save, last, end):
+    (chunk,) = read(save("t.csv", f"a,b\n1,x\n2,{last}{end}"), ["a", "b"])
+    assert list(chunk.columns["a"]) == ["1", "2"]
+
+
+def test_lines_may_end_as_on_old_macs_and_headers_hold_quoted_line_ends(save):
+    assert whole(save("t.csv", "a,b\r1,x\r2,y\r"), ["b"])[0] == {"b": ["x", "y"]}
+    assert whole(save("u.csv", '"a\nb",c\n1,x\n'), ["a\nb", "c"])[0] == {"a\nb": ["1"], "c": ["x"]}
+
+
+def test_a_json_number_of_any_size_is_judged(save):
+    (chunk,) = read(save("t.jsonl", '{"x": 1%s}\n{"x": 2}\n' % ("0" * 400)), ["x"])
+    report = Report("skip")
+    good = np.ones(2, bool)
+    assert columns.numbers(chunk, "x", report, good)[1] == 2
+    assert report.skipped == {"non-finite number": 1}
+
+
+def test_json_nested_beyond_reason_is_malformed(save):
+    report = Report("skip")
+    (chunk,) = read(save("t.jsonl", '{"x": 2}\n' + "[" * 100_000 + "\n"), ["x"], report=report)
+    assert (len(chunk), report.skipped) == (1, {"malformed row": 1})
+
+
+def test_parquet_times_of_any_unit_and_year(tmp_path):
+    moment = datetime(1965, 3, 1, 12, 30, tzinfo=timezone.utc)
+    units = ["s", "ms", "us", "ns"]
+    table = {unit: pa.array([moment, None]).cast(pa.timestamp(unit, "UTC")) for unit in units}
+    table["fine"] = pa.array([1_700_000_000_123_456_789, None], pa.timestamp("ns"))
+    table["far"] = pa.array([10**12, None], pa.timestamp("s"))
+    table["day"] = pa.array([moment.date(), None])
+    table["date64"] = pa.array([moment.date(), None], pa.date64())
+    pq.write_table(pa.table(table), tmp_path / "t.parquet", version="2.6")
+    (chunk,) = read(tmp_path / "t.parquet", list(table))
+    times = {name: columns.times(chunk, name, Report("fail"), np.ones(2, bool)) for name in table}
+    assert all(np.isnan(values[1]) for values in times.values())
+    assert [times[unit][0] for unit in units] == [moment.timestamp()] * 4
+    assert times["fine"][0] == pytest.approx(1_700_000_000.123456789, abs=1e-6)  # what a float64 can hold
+    assert times["far"][0] == 1e12
+    assert times["day"][0] == times["date64"][0] == datetime(1965, 3, 1, tzinfo=timezone.utc).timestamp()
+
+
+def test_a_damaged_page_of_parquet(tmp_path):
+    file = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [str(i) for i in range(5000)]}), file, compression="zstd", use_dictionary=False)
+    content = bytearray(file.read_bytes())
+    content[200:1000] = bytes(800)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.parquet: is damaged, at row 1 or later"):
+        read(file, ["a"])
+
+
+def test_parquet_text_that_is_not_utf8(tmp_path):
+    offsets, values = pa.py_buffer(np.array([0, 2, 4], np.int32).tobytes()), pa.py_buffer(b"ab\xe9b")
+    pq.write_table(pa.table({"a": pa.Array.from_buffers(pa.string(), 2, [None, offsets, values])}), tmp_path / "t.parquet")
+    (chunk,) = read(tmp_path / "t.parquet", ["a"])
+    report = Report("skip")
+    assert list(columns.texts(chunk, "a", report, np.ones(2, bool))) == ["ab", ""]
+    assert report.skipped == {"non-UTF-8 text": 1}
+
+
+def test_decimals_keep_their_digits_as_ids_and_become_numbers(tmp_path):
+    values = [Decimal("12345678901234567890.00"), Decimal("2.50"), None]
+    pq.write_table(pa.table({"x": pa.array(values, pa.decimal128(30, 2))}), tmp_path / "t.parquet")
+    (chunk,) = read(tmp_path / "t.parquet", ["x"])
+    report, good = Report("fail"), np.ones(3, bool)
+    assert list(columns.texts(chunk, "x", report, good)) == ["12345678901234567890", "2.5", ""]
+    np.testing.assert_array_equal(columns.numbers(chunk, "x", report, good), [12345678901234567890, 2.5, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("20251201", "write a date as 2025-12-01"),
+        (20251201, "write a date as 2025-12-01"),
+        ("99999999", "from 1990 to 2100"),
+        ("2026", "from 1990 to 2100"),
+        (True, "from 1990 to 2100"),
+        ("true", "from 1990 to 2100"),
+        (0, "from 1990 to 2100"),
+        ("1767268800000", "these look like milliseconds: divide by 1000$"),
+        (1767268800 * 10**9, "these look like nanoseconds: divide by 1000000000$"),
+        ("-inf", "from 1990 to 2100"),
+        ("nan", "expected ISO 8601"),
+    ],
+)
+def test_numbers_that_are_no_likely_time(save, value, hint):
+    chunk, good = column(save, ["2026-01-01", value])
+    with pytest.raises(DataError) as error:
+        columns.times(chunk, "x", Report("fail"), good)
+    assert str(error.value).startswith(f'{chunk.file}: row 2: column "x": found {value!r}; expected ISO 8601')
+    assert re.search(hint, str(error.value).partition(" (unreadable time")[0])
+    report, good = Report("skip"), np.ones(2, bool)
+    assert np.isnan(columns.times(chunk, "x", report, good, required=True)[1])
+    assert list(good) == [True, False]
+    assert report.skipped == {"unreadable time": 1}

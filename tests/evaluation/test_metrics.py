@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
-from tfmmrank.evaluation import METRICS, auc, average_precision, mrr, ndcg, precision, recall
+from tfmmrank.evaluation import auc, average_precision, mrr, ndcg, precision, recall
 
+METRICS = {
+    "ndcg": ndcg, "mrr": mrr, "map": average_precision, "precision": precision, "recall": recall, "auc": auc,
+}  # fmt: skip
 CLOSE = {"rtol": 0, "atol": 1e-9}  # float64 sums in another order
 
 
@@ -28,6 +31,11 @@ def test_ndcg_by_hand():
     assert linear == pytest.approx((3 + 2 / log2(3) + 1 / log2(5)) / (3 + 2 / log2(3) + 1 / log2(4)))
     esci = ndcg(labels, scores, k=None, gain=[0, 0.01, 0.1, 1]).mean
     assert esci == pytest.approx((1 + 0.1 / log2(3) + 0.01 / log2(5)) / (1 + 0.1 / log2(3) + 0.01 / log2(4)))
+
+
+def test_high_grades():
+    assert ndcg([[0.0, 1023]], [[1.0, 2]]).mean == 1
+    assert ndcg([[0.0, 5000]], [[1.0, 2]], gain="linear").mean == 1
 
 
 def test_ties_are_broken_against_the_model():
@@ -86,8 +94,11 @@ def test_the_printed_figure_carries_its_conditions():
     [
         ([[1.0]], [[1.0], [2.0]], {}, "labels have 1 queries and scores 2"),
         ([[1.0], [1.0, 2]], [[1.0], [2.0]], {}, r"query 1: labels have shape \(2,\) and scores \(1,\)"),
-        ([[1.0], [1.0, np.nan]], [[1.0], [2.0, 1]], {}, "query 1: a label is NaN"),
+        ([[1.0], [1.0, np.nan]], [[1.0], [2.0, 1]], {}, "query 1: a label is nan; expected a grade"),
         ([[1.0], [1.0, 0]], [[1.0], [2.0, np.nan]], {}, "query 1: a score is NaN"),
+        ([[1.0], [1.0, np.inf]], [[1.0], [2.0, 1]], {}, "query 1: a label is inf; expected a grade"),
+        ([[1.0], [0, 1024.0]], [[1.0], [2.0, 1]], {}, 'query 1: a grade of 1024 .* use gain="linear"'),
+        ([[1023.0] * 3], [[1.0, 2, 3]], {}, 'query 0: a grade of 1023 .* use gain="linear"'),  # their sum is too high
         ([[1.0]], [[1.0]], {"k": 0}, "k is 0; expected a whole number from 1"),
         ([[1.0]], [[1.0]], {"gain": "cubic"}, 'gain is "cubic"; expected exp2, linear'),
         ([[1.0], [3.0]], [[1.0], [1.0]], {"gain": [0, 1]}, r"query 1: grade 3 has no gain in \[0.0, 1.0\]"),

@@ -190,8 +190,11 @@ def test_the_servers_refusals_are_errors(server):
         client.rank("red", ["i1"])
 
 
-def test_broken_picture_is_the_callers_fault(client):
+def test_a_broken_picture_is_a_missing_one(client):
+    """It must not fail the request that ninety-nine other items are in."""
+    shoe, hat = {"item_id": "shoe", "title": "shoe"}, {"item_id": "hat", "title": "hat"}
     broken = served_shop.encode_picture(form="PNG")[:40]
-    with pytest.raises(ServingError) as caught:
-        client.rank_features("red", [{"title": "shoe", "picture": broken}])
-    assert caught.value.code == "INVALID_ARGUMENT"
+    found = client.rank_features("red", [{**shoe, "picture": broken}, hat])
+    expected = client.rank_features("red", [{**shoe, "picture": b""}, hat])
+    assert found.item_ids == expected.item_ids
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)

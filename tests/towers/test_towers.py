@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import encode_picture
 from tfmmrank.stack import keras, tf
 from tfmmrank.towers import BehaviourTower, ImageTower, TextTower, Tower, towers
 
@@ -95,13 +96,12 @@ def test_image_missing_and_broken_are_masked(picture):
     assert not tokens.values.numpy()[1].any()
 
 
-def test_image_truncated_jpeg_gives_its_beginning(rng):
+def test_image_cut_short_is_missing_as_when_preparing(rng):
     noise = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))
     whole = _jpeg_of(noise)
     tower = ImageTower(["image"], size=32, name="image")
     features = tower.preprocess({"image": tf.constant([whole, whole[: len(whole) // 2]])})
-    assert features["present"].numpy().all()
-    np.testing.assert_array_equal(features["pixels"][0, :6], features["pixels"][1, :6])
+    assert features["present"].numpy().tolist() == [True, False]
 
 
 def test_image_token_depends_on_its_picture_alone(picture, rng):
@@ -200,3 +200,21 @@ def test_base_checks_its_arguments(text):
     assert set(towers) >= {"text", "image", "behaviour"}
     assert issubclass(TextTower, Tower)
     assert issubclass(Tower, keras.layers.Layer)
+
+
+def test_a_picture_that_cannot_be_decoded_is_missing_and_the_others_are_not():
+    from tfmmrank.towers.decoding import decode_pictures
+
+    red, green = (encode_picture(color, form="PNG") for color in ((255, 0, 0), (0, 255, 0)))
+    jpeg = encode_picture(size=(200, 200), form="JPEG")
+    huge = red[:16] + b"\x00\x01\x00\x00" * 2 + red[24:]  # the header says 65,536 x 65,536
+    broken = [red[:-20], red[:24], red[:40], huge, b"GIF89a", b"\xff\xd8\xff", jpeg[:300], b"no picture", b""]
+    pictures = tf.constant([broken[0], red, *broken[1:], green])
+    pixels, present = decode_pictures(pictures, 8)
+    assert present.numpy().tolist() == [False, True, *[False] * 8, True]
+    assert (pixels.numpy()[[1, 10]] == [[[[255, 0, 0]]], [[[0, 255, 0]]]]).all()
+    assert not pixels.numpy()[~present.numpy()].any()
+    for none in (tf.constant([b"", broken[0]]), tf.constant([], tf.string)):
+        assert not decode_pictures(none, 8)[1].numpy().any()
+    mapped = tf.data.Dataset.from_tensors(pictures).map(lambda batch: decode_pictures(batch, 8))
+    np.testing.assert_array_equal(next(iter(mapped))[0], pixels)

@@ -36,7 +36,7 @@ def start(shop, folder):
 def weights(folder):
     from tfmmrank.ranker import Ranker
 
-    return Ranker.load_ranker(folder / "ranker").get_weights()
+    return [variable.numpy() for variable in Ranker.load_ranker(folder / "ranker").trainable_variables]
 
 
 @pytest.mark.slow

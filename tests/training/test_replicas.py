@@ -22,7 +22,8 @@ out = Path(sys.argv[1])
 model = {**MODEL, "cross": {"layers": 1, "deep": [16]}}
 model["towers"] = {name: {**tower, "dropout": 0.0} if "share" not in tower else tower
                    for name, tower in model["towers"].items()}
-# 24 lists are three steps of one replica with eight lists, or of two with four each.
+# 24 lists are three steps of one replica with eight lists, or of two with four each; of 18 lists, one replica of the
+# last step gets none.
 for lists, name in ((24, "even"), (18, "odd")):
     shop = MemoryShop(out / name, encode_picture, lists=lists)
     reached = {}
@@ -34,16 +35,13 @@ for lists, name in ((24, "even"), (18, "odd")):
             assert tf.distribute.get_strategy().num_replicas_in_sync == replicas
             ranker = build_ranker(recipe, shop)
             history = fit(ranker, recipe.train, shop, out / name / f"run-{replicas}", progress=False)
-        reached[replicas] = history, ranker.get_weights()
+        reached[replicas] = history, [variable.numpy() for variable in ranker.trainable_variables]
     print(name, reached[1][0], reached[2][0])
     assert len(reached[2][0]["val_ndcg@10"]) == 2
-    if name == "even":
-        for metric in ("loss", "ndcg@10", "val_loss", "val_ndcg@10"):
-            np.testing.assert_allclose(reached[2][0][metric], reached[1][0][metric], rtol=1e-4)
-        for one, two in zip(reached[1][1], reached[2][1], strict=True):
-            np.testing.assert_allclose(two, one, atol=1e-5)
-    else:  # the padding batch of the last step changes what is learnt a little, never what is measured
-        np.testing.assert_allclose(reached[2][0]["val_ndcg@10"], reached[1][0]["val_ndcg@10"], atol=0.1)
+    for metric in ("loss", "ndcg@10", "val_loss", "val_ndcg@10"):
+        np.testing.assert_allclose(reached[2][0][metric], reached[1][0][metric], rtol=1e-4)
+    for one, two in zip(reached[1][1], reached[2][1], strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-4)
 print("done")
 """
 

@@ -19,6 +19,14 @@ BEFORE = ("bm25", "popularity", "random")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--split", default="test", show_default=True, help="Which lists to measure on.")
 @click.option("--k", default=10, show_default=True, type=click.IntRange(1), help="Cut-off of NDCG, precision, recall.")
+@click.option(
+    "--gain", type=click.Choice(["exp2", "linear"]), default="exp2", show_default=True,
+    help="NDCG's gain of a grade: 2^grade - 1, or the grade itself.",
+)  # fmt: skip
+@click.option(
+    "--empty", type=click.Choice(["skip", "zero", "one"]), default="skip", show_default=True,
+    help="What NDCG does with a query that has no positive grade.",
+)  # fmt: skip
 @click.option("--baselines", is_flag=True, help="Beside it: random, popularity, BM25 and the oracle.")
 @click.option(
     "--report",
@@ -28,10 +36,20 @@ BEFORE = ("bm25", "popularity", "random")
 )
 @with_output
 @with_plugins
-def command(output: Output, run: Path, data: Path, split: str, k: int, baselines: bool, report: Path | None) -> None:
+def command(
+    output: Output,
+    run: Path,
+    data: Path,
+    split: str,
+    k: int,
+    gain: Any,
+    empty: Any,
+    baselines: bool,
+    report: Path | None,
+) -> None:
     """Measure the ranker of the training folder RUN on the dataset DATA.
 
-    NDCG's gain is 2^grade - 1; ties rank worst first; queries without a positive grade are skipped and counted.
+    Ties rank worst first. What the numbers rest on is printed with them.
     """
     from tfmmrank.data import Prepared
 
@@ -45,7 +63,7 @@ def command(output: Output, run: Path, data: Path, split: str, k: int, baselines
     systems = {"model": scores_of(ranker, prepared, split)}
     if baselines or report is not None:
         systems.update(baseline_scores(prepared, split, output.progress))
-    table = compare(prepared, split, systems, k=k)
+    table = compare(prepared, split, systems, k=k, gain=gain, empty=empty)
     found: dict[str, Any] = table.to_dict()
     text = str(table)
     if report is not None:

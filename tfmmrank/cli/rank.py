@@ -79,7 +79,7 @@ def _typed(client: Any, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Context values as the model's columns take them; the client refuses columns that the model does not read."""
     if not pairs:
         return {}
-    inputs = client.metadata()["rank"].inputs
+    inputs = client.signature("rank").inputs
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name in inputs and inputs[name].dtype == "float":

@@ -147,7 +147,16 @@ class ListBatches:
 
 
 def make_dataset(prepared: Any, split: str, model: Any, **options: Any) -> Any:
-    """``ListBatches(...).dataset()``: what ``Prepared.dataset`` returns."""
+    """``ListBatches(...).dataset()``: what ``Prepared.dataset`` returns.
+
+    Raises:
+        ValueError: under a strategy of several replicas: Keras would cut a batch's distinct items along with its lists.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ValueError(
+            "dataset() is for one replica; under a strategy of several train with tfmmrank.fit, which gives each "
+            "replica whole batches, and predict or evaluate outside of the strategy's scope"
+        )
     return ListBatches(prepared, split, model, **options).dataset()
 
 

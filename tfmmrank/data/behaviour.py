@@ -4,7 +4,7 @@ What a list may see of an item:
 
 - a list **with a time** sees the impressions strictly before it;
 - a list **without a time** sees all impressions, except those of validation and test queries and those of its own
-  query.
+  query, which is every query of the same normalised text (``query_key``).
 
 The rule holds for an item's own counts and for the shop's means that its rates are pulled to: no event outside of it
 changes any feature of the list.
@@ -48,15 +48,16 @@ def add_behaviour(con: duckdb.DuckDBPyConnection, config: Behaviour) -> None:
     """Adds behaviour features of lists, and a snapshot for serving.
 
     Args:
-        con: a connection whose database has ``log(item_row, query_id, ts, position, click, cart, purchase)``, one row
-            an impression; ``pairs(list_no, query_id, ts, split, item_row)``; ``items_ts(item_row, ts)``. Times are
+        con: a connection whose database has ``log(item_row, query_key, ts, position, click, cart, purchase)``, one row
+            an impression; ``pairs(list_no, query_key, ts, split, item_row)``; ``items_ts(item_row, ts)``. Times are
             seconds; a missing time, position, cart or purchase is NULL or NaN.
         config: which features, and the strength of the prior.
 
     Makes two tables: ``pair_behaviour(list_no, item_row, FEATURE FLOAT, ...)``, a row for each of ``pairs``, and
     ``item_behaviour(item_row, FEATURE FLOAT, ...)``, a row for each of ``items_ts``: what a request sees. The snapshot
-    is the log up to the last training list's time; when training lists have no time, all impressions but those of
-    validation and test queries, which is what a test list without a time sees too. Missing values are NaN.
+    leaves out the impressions of validation and test queries. It is what a list at the last training list's time sees
+    of the others, thus only what came before; when training lists have no time, all, which is what a test list without
+    a time sees too. Missing values are NaN.
     """
     for statement in (_VIEWS, _TIMED, _UNTIMED, _SNAPSHOT):
         con.execute(statement)
@@ -101,15 +102,15 @@ def _each(pattern: str) -> str:
 # DuckDB holds NaN equal to NaN, so nullif turns either form of a missing value into NULL.
 _VIEWS = """
 CREATE OR REPLACE TEMP VIEW behaviour_events AS
-    SELECT item_row, query_id, nullif(ts, 'nan') AS ts, nullif(position, 'nan') AS position,
+    SELECT item_row, query_key, nullif(ts, 'nan') AS ts, nullif(position, 'nan') AS position,
            nullif(click, 'nan') AS click, nullif(cart, 'nan') AS cart, nullif(purchase, 'nan') AS purchase FROM log;
 CREATE OR REPLACE TEMP VIEW behaviour_pairs AS
-    SELECT list_no, query_id, nullif(ts, 'nan') AS ts, split, item_row FROM pairs;
+    SELECT list_no, query_key, nullif(ts, 'nan') AS ts, split, item_row FROM pairs;
 CREATE OR REPLACE TEMP VIEW behaviour_items AS SELECT item_row, nullif(ts, 'nan') AS ts FROM items_ts;
 CREATE OR REPLACE TEMP VIEW behaviour_allowed AS
     SELECT * FROM behaviour_events
-    WHERE query_id NOT IN (SELECT query_id FROM behaviour_pairs WHERE split IN ('valid', 'test')
-                           AND query_id IS NOT NULL);
+    WHERE query_key NOT IN (SELECT query_key FROM behaviour_pairs WHERE split IN ('valid', 'test')
+                           AND query_key IS NOT NULL);
 """
 
 # Each event is credited to the first list time after it; running sums over those times are what came before each.
@@ -145,26 +146,26 @@ _UNTIMED = f"""
 CREATE OR REPLACE TEMP TABLE behaviour_item_total AS
     SELECT item_row, {_SUM_EVENTS} FROM behaviour_allowed e GROUP BY item_row;
 CREATE OR REPLACE TEMP TABLE behaviour_query_total AS
-    SELECT query_id, max(ts) AS last, {_SUM_EVENTS} FROM behaviour_allowed e GROUP BY query_id;
+    SELECT query_key, max(ts) AS last, {_SUM_EVENTS} FROM behaviour_allowed e GROUP BY query_key;
 CREATE OR REPLACE TEMP TABLE behaviour_shop_total AS
     SELECT max(last) AS last, {_each("coalesce(sum({name}), 0) AS {name}")} FROM behaviour_query_total;
 CREATE OR REPLACE TEMP TABLE behaviour_own AS
-    SELECT e.item_row, e.query_id, {_SUM_EVENTS} FROM behaviour_allowed e
-    SEMI JOIN (SELECT query_id, item_row FROM behaviour_pairs WHERE ts IS NULL) p
-        ON e.query_id = p.query_id AND e.item_row = p.item_row
+    SELECT e.item_row, e.query_key, {_SUM_EVENTS} FROM behaviour_allowed e
+    SEMI JOIN (SELECT query_key, item_row FROM behaviour_pairs WHERE ts IS NULL) p
+        ON e.query_key = p.query_key AND e.item_row = p.item_row
     GROUP BY ALL;
 CREATE OR REPLACE TEMP TABLE behaviour_last AS
-    SELECT query_id, last FROM behaviour_query_total ORDER BY last DESC NULLS LAST, query_id LIMIT 2;
+    SELECT query_key, last FROM behaviour_query_total ORDER BY last DESC NULLS LAST, query_key LIMIT 2;
 CREATE OR REPLACE TEMP VIEW behaviour_untimed AS
     SELECT p.list_no, p.item_row, i.ts AS item_ts,
-        (SELECT max(last) FROM behaviour_last l WHERE l.query_id IS DISTINCT FROM p.query_id) AS now,
+        (SELECT max(last) FROM behaviour_last l WHERE l.query_key IS DISTINCT FROM p.query_key) AS now,
         {_each("coalesce(total.{name}, 0) - coalesce(own.{name}, 0) AS {name}")},
         {_each("shop.{name} - coalesce(query.{name}, 0) AS shop_{name}")}
     FROM behaviour_pairs p
     CROSS JOIN behaviour_shop_total shop
     LEFT JOIN behaviour_item_total total ON p.item_row = total.item_row
-    LEFT JOIN behaviour_own own ON p.item_row = own.item_row AND p.query_id = own.query_id
-    LEFT JOIN behaviour_query_total query ON p.query_id = query.query_id
+    LEFT JOIN behaviour_own own ON p.item_row = own.item_row AND p.query_key = own.query_key
+    LEFT JOIN behaviour_query_total query ON p.query_key = query.query_key
     LEFT JOIN behaviour_items i ON p.item_row = i.item_row
     WHERE p.ts IS NULL;
 """
@@ -173,9 +174,8 @@ _SNAPSHOT = f"""
 CREATE OR REPLACE TEMP TABLE behaviour_end AS
     SELECT max(ts) AS ts FROM behaviour_pairs WHERE split = 'train';
 CREATE OR REPLACE TEMP VIEW behaviour_seen AS
-    SELECT * FROM behaviour_events WHERE ts <= (SELECT ts FROM behaviour_end)
-    UNION ALL
-    SELECT * FROM behaviour_allowed WHERE (SELECT ts FROM behaviour_end) IS NULL;
+    SELECT * FROM behaviour_allowed
+    WHERE (SELECT ts FROM behaviour_end) IS NULL OR ts < (SELECT ts FROM behaviour_end);
 CREATE OR REPLACE TEMP TABLE behaviour_item_seen AS
     SELECT item_row, {_SUM_EVENTS} FROM behaviour_seen e GROUP BY item_row;
 CREATE OR REPLACE TEMP TABLE behaviour_shop_seen AS

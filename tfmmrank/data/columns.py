@@ -5,16 +5,22 @@ Every function takes ``good`` (bool ``[n]``), and sets it to False for the rows 
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from tfmmrank.data.errors import Report
-from tfmmrank.data.tables import Chunk
+from tfmmrank.data.tables import Chunk, Moment
 
-_LARGEST = float(np.finfo(np.float32).max)  # numbers are stored as float32
+LARGEST = float(np.finfo(np.float32).max)  # numbers are stored as float32
 _FLAGS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+# Numbers outside these years are no times of a shop, but dates written as numbers, or other units.
+_EARLIEST = datetime(1990, 1, 1, tzinfo=timezone.utc).timestamp()
+_LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc).timestamp()
+_UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 
 
 def texts(chunk: Chunk, column: str, report: Report, good: np.ndarray) -> np.ndarray:
@@ -66,7 +72,7 @@ def numbers(
     values = chunk.columns[column]
     out = _floats(values)
     missing = _missing(values)
-    finite = np.abs(out) <= _LARGEST
+    finite = np.abs(out) <= LARGEST
     limits = (
         f"expected a number from {minimum:g} to {maximum:g}" if maximum < np.inf else f"expected at least {minimum:g}"
     )
@@ -81,17 +87,31 @@ def numbers(
 
 
 def times(chunk: Chunk, column: str, report: Report, good: np.ndarray, *, required: bool = False) -> np.ndarray:
-    """A time column (ISO 8601, UTC unless it says otherwise; or seconds since 1970) as float64 seconds, NaN missing."""
+    """A time column as float64 seconds since 1970, NaN where missing.
+
+    Times are ISO 8601 (UTC unless they say otherwise), a Parquet timestamp or date, or seconds since 1970 that fall
+    between 1990 and 2100: a number outside is a date without dashes, a year, milliseconds or a flag, and a bad row.
+    """
     values = chunk.columns[column]
     out = _floats(values)
     missing = _missing(values)
-    for i in np.flatnonzero(~missing & np.isnan(out)):
+    numeric = ~np.isnan(out)
+    for i in np.flatnonzero(~missing & ~numeric):
         out[i] = _seconds(values[i])
+    with np.errstate(invalid="ignore"):
+        unlikely = numeric & ~((out >= _EARLIEST) & (out < _LATEST))
     expected = "expected ISO 8601 (2026-01-31T12:00:00) or seconds since 1970"
+    for i in np.flatnonzero(unlikely):
+        if isinstance(values[i], Moment):
+            unlikely[i] = False
+        elif good[i]:
+            message = f"{chunk.where(int(i), column)}: found {_shown(values[i])}; {expected}{_time_hint(out[i])}"
+            report.bad_row("unreadable time", message)
+            good[i] = False
     _bad(chunk, column, ~missing & ~np.isfinite(out), "unreadable time", expected, report, good)
     if required:
         _bad(chunk, column, missing, f"missing {column}", expected, report, good)
-    return out
+    return np.where(unlikely, np.nan, out)
 
 
 def note_empty(chunk: Chunk, column: str, values: np.ndarray, report: Report, good: np.ndarray) -> None:
@@ -110,7 +130,7 @@ def _floats(values: np.ndarray) -> np.ndarray:
     try:
         if not any(isinstance(value, str) and "_" in value for value in values):  # Python reads 1_000 as a number
             return values.astype(np.float64)  # None becomes NaN; an empty string, or a word, raises
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         pass
     return np.fromiter((_float(value) for value in values), np.float64, len(values))
 
@@ -125,6 +145,8 @@ def _float(value: Any) -> float:
         value = _FLAGS.get(value.lower(), value)
     try:
         return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return np.inf
     except (ValueError, TypeError):
         return np.nan
 
@@ -138,6 +160,17 @@ def _seconds(value: Any) -> float:
     return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
 
 
+def _time_hint(number: float) -> str:
+    """What a number that is no likely time may be."""
+    for unit, units_a_second in _UNITS.items():
+        if _EARLIEST <= number / units_a_second < _LATEST:
+            return f", and these look like {unit}: divide by {units_a_second:.0f}"
+    if number.is_integer() and 1e7 <= number < 1e8:
+        with contextlib.suppress(ValueError):
+            return f"; write a date as {datetime.strptime(f'{number:.0f}', '%Y%m%d').date()}"
+    return ", from 1990 to 2100"
+
+
 def _written(value: Any) -> str | None:
     """A table's value as text; None for what is no text."""
     if value is None:
@@ -148,6 +181,9 @@ def _written(value: Any) -> str | None:
         if np.isnan(value):
             return ""
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else str(value)
+    if isinstance(value, Decimal):
+        text = format(value, "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
     return str(value) if isinstance(value, (int, np.generic)) else None
 
 
@@ -168,7 +204,9 @@ def _raw(text: str) -> bytes:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None or value == "" else repr(value)[:80]
+    if value is None or value == "":
+        return "nothing"
+    return (str(value) if isinstance(value, Decimal) else repr(value))[:80]
 
 
 def _bad(

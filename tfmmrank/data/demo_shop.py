@@ -35,8 +35,7 @@ RECIPE: dict[str, Any] = {
         "queries": {"table": "queries.csv", "split": "split"},
         "labels": {"kind": "judgements", "table": "judgements.csv"},
         "behaviour": {
-            "logs": {"table": "logs.parquet", "cart": "cart", "purchase": "purchase", "user": "user_id",
-                     "propensity": "propensity"},
+            "logs": {"table": "logs.parquet", "cart": "cart", "purchase": "purchase", "position": "position"},
         },
         "split": {"by": "column"},
     },
@@ -44,19 +43,19 @@ RECIPE: dict[str, Any] = {
         "dim": 48,
         "towers": {
             "query": {"kind": "text", "side": "query", "columns": ["query"], "max_tokens": 12, "vocab_size": 2000,
-                      "layers": 1},
+                      "layers": 0},
             "title": {"kind": "text", "side": "item", "columns": ["title"], "share": "query", "max_tokens": 28},
-            "image": {"kind": "image", "side": "item", "columns": ["image"], "size": 32},
+            "image": {"kind": "image", "side": "item", "columns": ["image"], "size": 32, "aspects": 4},
             "attributes": {"kind": "behaviour", "side": "item", "columns": ["price", "rating", "brand", "category"],
                            "categorical": ["brand", "category"]},
             "behaviour": {"kind": "behaviour", "side": "slot",
                           "columns": ["past_impressions", "past_clicks", "past_carts", "past_purchases", "past_ctr",
                                       "past_cart_rate", "past_purchase_rate", "past_mean_position", "age_days"]},
         },
-        "fusion": {"kind": "concat"},
-        "cross": {"layers": 2, "deep": [64, 32]},
+        "fusion": {"kind": "mean"},
+        "cross": {"layers": 1, "deep": [32]},
     },
-    "train": {"loss": "softmax_loss", "learning_rate": 0.002, "epochs": 20, "patience": 5, "batch_size": 16},
+    "train": {"loss": "softmax_loss", "learning_rate": 0.002, "epochs": 24, "patience": 5, "batch_size": 16},
 }  # fmt: skip
 
 

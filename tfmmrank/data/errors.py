@@ -32,7 +32,7 @@ class Report:
         self.examples.setdefault(cause, message)
 
     def note(self, cause: str, message: str, count: int = 1) -> None:
-        """Something worth telling that loses no row, such as a broken picture or an empty text."""
+        """Something worth telling that is no fault of a row, such as an empty text or a log row that makes no label."""
         if count:
             self.noted[cause] += count
             self.examples.setdefault(cause, message)

@@ -73,7 +73,7 @@ SequenceExample = _MESSAGES["tfmmrank.wire.SequenceExample"]
 
 
 def set_features(example: Any, values: Mapping[str, Any]) -> None:
-    """Sets an Example's features: bytes, a list of bytes, int, float, or a sequence of floats."""
+    """Sets an Example's features: bytes, int, float, or a sequence of floats."""
     feature = example.features.feature
     for name, value in values.items():
         if isinstance(value, bytes):
@@ -109,6 +109,17 @@ def write_record(file: BinaryIO, record: bytes) -> None:
 
 def read_records(path: Path) -> Iterator[bytes]:
     """The records of a TFRecord file. Raises ValueError where it is cut short or damaged."""
+    for number, record in enumerate(read_records_or_damage(path), 1):
+        if record is None:
+            raise ValueError(f"{path}: record {number} is damaged")
+        yield record
+
+
+def read_records_or_damage(path: Path) -> Iterator[bytes | None]:
+    """The records of a TFRecord file, None for one that is not what was written.
+
+    Raises ValueError where the file is cut short, or it is unknown where the next record begins.
+    """
     with open(path, "rb") as file:
         number = 0
         while header := file.read(12):
@@ -117,6 +128,6 @@ def read_records(path: Path) -> Iterator[bytes]:
                 raise ValueError(f"{path}: record {number} is damaged; is this a TFRecord file?")
             (length,) = struct.unpack("<Q", header[:8])
             record, checksum = file.read(length), file.read(4)
-            if len(record) < length or checksum != _masked_crc(record):
-                raise ValueError(f"{path}: record {number} is cut short or damaged")
-            yield record
+            if len(record) < length or len(checksum) < 4:
+                raise ValueError(f"{path}: record {number} is cut short")
+            yield record if checksum == _masked_crc(record) else None

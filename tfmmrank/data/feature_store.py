@@ -6,17 +6,19 @@ only gather rows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from tfmmrank.atomic import replace_directory
 from tfmmrank.stack import tf
+from tfmmrank.towers.base import Tower
 
 _CHUNK = 256
 
@@ -32,24 +34,38 @@ def item_features(prepared: Any, tower: Any, progress: bool = True) -> dict[str,
     Returns:
         ``{feature: array [num_items, ...]}``, memory-mapped, read-only.
     """
-    folder = prepared.path / "features" / f"{tower.name}-{_key(tower)}"
+    folder = prepared.path / "features" / f"{tower.name}-{_key(tower, prepared.build)}"
     if not (folder / "features.json").is_file():
-        _write(prepared, tower, folder, progress)
+        with replace_directory(folder) as aside:
+            _write(prepared, tower, aside, progress)
     names = json.loads((folder / "features.json").read_text("utf-8"))
     return {name: np.load(folder / f"{index}.npy", mmap_mode="r") for index, name in enumerate(names)}
 
 
-def _key(tower: Any) -> str:
-    """Changes whenever preprocessing may: kind, settings and what was learnt, the sharing tower's included."""
-    parts = [[type(t).__name__, t.get_config()] for t in (tower, tower.share) if t is not None]
+def _key(tower: Any, build: str) -> str:
+    """Changes whenever the features may: dataset, code, settings and what was learnt, the sharing tower's included.
+
+    By the dataset's build, because a process that opened an earlier dataset at this place must not leave its features.
+    """
+    parts: list[Any] = [build]
+    for each in (tower, tower.share):
+        if each is not None:
+            parts.append([type(each).__module__, type(each).__qualname__, each.get_config(), _source(type(each))])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write(prepared: Any, tower: Any, folder: Path, progress: bool) -> None:
-    """Fills the store aside and renames it into place, so that a killed run leaves no half-written one."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+def _source(kind: type) -> list[str]:
+    """The code that preprocesses: the towers' room, and classes from elsewhere."""
+    code = [file.read_text("utf-8") for file in sorted(Path(inspect.getfile(Tower)).parent.glob("*.py"))]
+    for base in kind.__mro__:
+        if issubclass(base, Tower):
+            with contextlib.suppress(OSError, TypeError):  # no source: typed into a bare interpreter
+                code.append(inspect.getsource(base))
+    return code
+
+
+def _write(prepared: Any, tower: Any, aside: Path, progress: bool) -> None:
+    """Fills a store."""
     preprocess = tf.function(tower.preprocess)
     arrays: dict[str, np.memmap] = {}
     start, total = 0, len(prepared.catalogue)
@@ -74,7 +90,3 @@ def _write(prepared: Any, tower: Any, folder: Path, progress: bool) -> None:
     for array in arrays.values():
         array.flush()
     (aside / "features.json").write_text(json.dumps(list(arrays)), "utf-8")
-    try:
-        os.rename(aside, folder)
-    except OSError:  # another process was faster; its store is as good
-        shutil.rmtree(aside)

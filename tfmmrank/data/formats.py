@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfmmrank.data.errors import Report
 from tfmmrank.data.libsvm import read_libsvm, write_libsvm
 from tfmmrank.data.ranking_records import read_records_lists, write_elwc, write_sequence_example
 from tfmmrank.data.raw_list import RawList
@@ -27,19 +28,20 @@ FORMATS: dict[str, Callable[[Iterable[RawList], str | Path], None]] = {
 }
 
 
-def read_lists(labels: LibSVM | ExampleLists, files: Sequence[Path]) -> Iterator[RawList]:
+def read_lists(labels: LibSVM | ExampleLists, files: Sequence[Path], report: Report) -> Iterator[RawList]:
     """Reads lists, one in memory at a time.
 
     Args:
         labels: the recipe's labels: the kind of the files, and what to take from them.
         files: files of one split, in order.
+        report: gets the lines, items and records that cannot be used.
 
     Raises:
-        DataError: for a file that cannot be read or is malformed, naming file, line or record, and what was expected.
+        DataError: for a file that cannot be read, naming file, line or record, and what was expected.
     """
     if isinstance(labels, LibSVM):
-        return read_libsvm(files, labels.num_features)
-    return read_records_lists(labels, files)
+        return read_libsvm(files, labels.num_features, report)
+    return read_records_lists(labels, files, report)
 
 
 def export_lists(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tfmmrank.data import columns
 from tfmmrank.data.catalogue import ID, arrow_schema
 from tfmmrank.data.errors import Report
-from tfmmrank.data.pictures import PictureReader
+from tfmmrank.data.pictures import PictureReader, check_picture
 from tfmmrank.data.tables import Chunk, read_chunks
 from tfmmrank.data.workbench import Workbench
 from tfmmrank.schema import DataConfig, Items, Recipe
@@ -52,6 +52,9 @@ def load_items(recipe: Recipe, bench: Workbench, file: Path, report: Report, pro
             good = np.ones(len(chunk), bool)
             values = _values(chunk, data, items, report, good)
             _drop_repeated(bench, chunk, values[ID], items.id, report, good)
+            for name in items.texts:
+                columns.note_empty(chunk, name, values[name], report, good)
+            report.read["items"] += len(chunk)
             picked = np.flatnonzero(good)
             _register(bench, chunk, values, picked, count)
             for part in np.array_split(picked, max(1, -(-len(picked) // _BATCH_ROWS))):
@@ -61,7 +64,6 @@ def load_items(recipe: Recipe, bench: Workbench, file: Path, report: Report, pro
                 bar.update(len(part))
             count += len(picked)
     bar.close()
-    report.read["items"] = count
     return count
 
 
@@ -75,8 +77,6 @@ def _values(chunk: Chunk, data: DataConfig, items: Items, report: Report, good: 
             values[name] = columns.texts(chunk, name, report, good)
     if items.timestamp:
         values[_TIME] = columns.times(chunk, items.timestamp, report, good)
-    for name in items.texts:
-        columns.note_empty(chunk, name, values[name], report, good)
     return values
 
 
@@ -150,11 +150,14 @@ def _picture(chunk: Chunk, i: int, column: str, folder: Path, pictures: PictureR
     if value is None or value == "":
         report.note("no picture named", f"{chunk.where(i, column)}: is empty")
         return b""
-    path = folder / str(value)
-    picture = pictures(path)
+    if isinstance(value, bytes):  # the picture itself
+        picture, shown = check_picture(value, pictures.max_pixels), f"{len(value)} bytes"
+    else:
+        path = folder / str(value)
+        picture, shown = pictures(path), str(path)
     for cause in (picture.cause, picture.converted):
         if cause:
-            report.note(cause, f"{chunk.where(i, column)}: {path}")
+            report.note(cause, f"{chunk.where(i, column)}: {shown}")
     return picture.content
 
 

@@ -11,11 +11,10 @@ from tqdm import tqdm
 
 from tfmmrank.data import columns
 from tfmmrank.data.errors import Report
+from tfmmrank.data.splits import SPLITS
 from tfmmrank.data.tables import Chunk, read_chunks
 from tfmmrank.data.workbench import Workbench
 from tfmmrank.schema import Judgements, Logs, Recipe
-
-MAX_IPW = 10.0  # inverse propensities above this are clipped: a few would outweigh all others
 
 
 def load_judgements(recipe: Recipe, labels: Judgements, bench: Workbench, report: Report, progress: bool) -> None:
@@ -29,16 +28,19 @@ def load_judgements(recipe: Recipe, labels: Judgements, bench: Workbench, report
     bar = tqdm(desc="labels", unit="row", disable=not progress, leave=False)
     for chunk in read_chunks(_files(recipe, labels.table), wanted, recipe.data.chunk_rows, report):
         good = np.ones(len(chunk), bool)
-        values = _known_ids(chunk, labels, bench, report, good, "label")
+        ids, values = _look_up(chunk, labels, bench, report, good)
+        del values["query_key"]
+        _report_unknown("item", "label", chunk, labels.item_id, ids["item_id"], values["item_row"], report, good)
+        _report_unknown("query", "label", chunk, labels.query_id, ids["query_id"], values["q_row"], report, good)
         values["grade"] = columns.numbers(chunk, labels.grade, report, good, required=True, minimum=0)
         weight = (
             columns.numbers(chunk, labels.weight, report, good, minimum=0) if labels.weight else np.ones(len(chunk))
         )
         values["weight"] = np.where(np.isnan(weight), 1.0, weight)
         place = _append(bench, "labels", chunk, values, good, place)
+        report.read["label rows"] += len(chunk)
         bar.update(len(chunk))
     bar.close()
-    report.read["label rows"] = place
     _drop_repeated(bench, report)
 
 
@@ -48,10 +50,14 @@ def load_log(
     bench: Workbench,
     report: Report,
     progress: bool,
-    table: str = "log",
-    labels: bool = False,
+    table: str,
+    *,
+    labels: bool,
+    behaviour: bool,
 ) -> None:
-    """Fills ``log(item_row, query_id, ts, position, click, cart, purchase)`` from a log of impressions.
+    """Fills ``TABLE(item_row, query_key, ts, position, click, cart, purchase, …)`` from a log of impressions.
+
+    ``query_key`` is that of the table ``queries``, or the log's own id for a query that is not there.
 
     Args:
         recipe: the recipe.
@@ -60,11 +66,11 @@ def load_log(
         report: takes bad rows.
         progress: whether to show a progress bar.
         table: the table's name.
-        labels: whether labels are made of it: then its queries must be known. A log that only tells past behaviour may
-            hold any traffic.
+        labels: whether labels are made of it: then a row of an unknown query is a bad row.
+        behaviour: whether it tells past behaviour, for which rows of unknown queries are kept: any traffic counts.
     """
     bench.con.execute(
-        f"CREATE TABLE {table} (item_row INTEGER, query_id VARCHAR, ts DOUBLE, position DOUBLE, click DOUBLE, "
+        f"CREATE TABLE {table} (item_row INTEGER, query_key VARCHAR, ts DOUBLE, position DOUBLE, click DOUBLE, "
         "cart DOUBLE, purchase DOUBLE, propensity DOUBLE, q_row BIGINT, place BIGINT, file VARCHAR, row BIGINT)"
     )
     optional = {"position": logs.position, "cart": logs.cart, "purchase": logs.purchase}
@@ -75,31 +81,68 @@ def load_log(
     bar = tqdm(desc="log", unit="row", disable=not progress, leave=False)
     for chunk in read_chunks(_files(recipe, logs.table), wanted, recipe.data.chunk_rows, report):
         good = np.ones(len(chunk), bool)
-        values = _known_ids(chunk, logs, bench, report, good, "log row", queries=labels)
+        ids, values = _look_up(chunk, logs, bench, report, good)
+        _report_unknown("item", "log row", chunk, logs.item_id, ids["item_id"], values["item_row"], report, good)
         values["ts"] = columns.times(chunk, logs.timestamp, report, good, required=True)
         values["click"] = columns.numbers(chunk, logs.click, report, good, required=True, minimum=0)
         for name, column in optional.items():
             if column is not None:
                 limits = {"minimum": 1e-6, "maximum": 1.0, "required": True} if name == "propensity" else {"minimum": 0}
                 values[name] = columns.numbers(chunk, column, report, good, **limits)  # type: ignore[arg-type]
+        if labels:
+            kept = good.copy() if behaviour else good
+            _report_unknown("query", "log row", chunk, logs.query_id, ids["query_id"], values["q_row"], report, kept)
         place = _append(bench, table, chunk, values, good, place)
+        report.read[f"{table.replace('_', ' ')} rows"] += len(chunk)
         bar.update(len(chunk))
     bar.close()
-    report.read["log rows"] = place
 
 
-def labels_from_log(logs: Logs, bench: Workbench, table: str) -> None:
+def labels_from_log(logs: Logs, bench: Workbench, table: str, report: Report, by_time: bool) -> None:
     """Folds a log into the table ``labels``: the highest grade of an item's events in a list.
 
+    A list with a time takes only events at its time or later: earlier ones are its past behaviour, and no event may be
+    label and feature both. With a split by time, it takes none at or after the first list of a later split either: that
+    future is what is tested. Both are counted.
+
     With ``debias: ipw`` an item that was clicked weighs the mean inverse propensity over the impressions in which it
-    was, clipped at ``MAX_IPW`` (Joachims et al., "Unbiased learning-to-rank with biased feedback", 2017); others 1.
+    was, clipped at ``max_weight`` (Joachims et al., "Unbiased learning-to-rank with biased feedback", 2017); others 1.
+
+    Args:
+        logs: grades and weights.
+        bench: has ``queries``, and the log.
+        table: the log's name.
+        report: takes the counts.
+        by_time: whether the lists are split by time.
     """
-    events = [f"CASE WHEN {event} > 0 THEN {grade} ELSE 0 END" for event, grade in logs.grades.items()]
-    any_event = " OR ".join(f"{event} > 0" for event in logs.grades)
-    weight = f"avg(least({MAX_IPW}, 1 / propensity)) FILTER (WHERE {any_event})" if logs.debias == "ipw" else "1"
+    first = dict(bench.rows("SELECT split, min(ts) FROM queries GROUP BY split")) if by_time else {}
+    ends = [
+        f"WHEN '{split}' THEN {min(times)!r}"
+        for place, split in enumerate(SPLITS)
+        if (times := [first[later] for later in SPLITS[place + 1 :] if later in first])
+    ]
+    end = f"CASE split {' '.join(ends)} END" if ends else "NULL"
     bench.con.execute(
-        f"CREATE TABLE labels AS SELECT q_row, item_row, max(greatest({', '.join(events)}, 0))::FLOAT AS grade, "
-        f"coalesce({weight}, 1)::FLOAT AS weight, min(place) AS place FROM {table} GROUP BY q_row, item_row"
+        f"CREATE VIEW label_events AS SELECT l.*, query_id, q.ts AS list_ts, coalesce(l.ts < q.ts, false) AS early, "
+        f"coalesce(l.ts >= {end}, false) AS late FROM {table} l JOIN queries q USING (q_row)"
+    )
+    for kind, cause in (
+        ("early", "log row before its list's time: no label"),
+        ("late", "log row in a later split's time: no label"),
+    ):
+        query = "SELECT file, row, query_id, ts, list_ts FROM label_events WHERE"
+        found, count = bench.first(f"{query} {kind} ORDER BY place")
+        if count:
+            file, row, query_id, ts, list_ts = found
+            when = f"is from {ts:.15g}, its list from {list_ts:.15g} (seconds since 1970)"
+            report.note(cause, f'{file}: row {row}: an event of query "{query_id}" {when}', count)
+    grades = [f"CASE WHEN {event} > 0 THEN {grade} ELSE 0 END" for event, grade in logs.grades.items()]
+    any_event = " OR ".join(f"{event} > 0" for event in logs.grades)
+    weight = f"avg(least({logs.max_weight}, 1 / propensity)) FILTER (WHERE {any_event})"
+    bench.con.execute(
+        f"CREATE TABLE labels AS SELECT q_row, item_row, max(greatest({', '.join(grades)}, 0))::FLOAT AS grade, "
+        f"coalesce({weight if logs.debias == 'ipw' else '1'}, 1)::FLOAT AS weight, min(place) AS place "
+        "FROM label_events WHERE NOT early AND NOT late GROUP BY q_row, item_row"
     )
 
 
@@ -107,43 +150,38 @@ def _files(recipe: Recipe, table: Path | list[Path]) -> list[Path]:
     return [recipe.path(path) for path in ([table] if isinstance(table, Path) else table)]
 
 
-def _known_ids(
-    chunk: Chunk,
-    config: Judgements | Logs,
-    bench: Workbench,
-    report: Report,
-    good: np.ndarray,
-    what: str,
-    queries: bool = True,
-) -> dict[str, np.ndarray]:
-    """Rows of a chunk's items and queries: ``item_row``, ``q_row`` and ``query_id``; unknown ones are reported."""
-    items, query_ids = (
-        columns.ids(chunk, config.item_id, report, good),
-        columns.ids(chunk, config.query_id, report, good),
-    )
+def _look_up(
+    chunk: Chunk, config: Judgements | Logs, bench: Workbench, report: Report, good: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A chunk's ids, and what they stand for: ``item_row`` and ``q_row`` (−1 where unknown), and ``query_key``."""
+    ids = {
+        "item_id": columns.ids(chunk, config.item_id, report, good),
+        "query_id": columns.ids(chunk, config.query_id, report, good),
+    }
     found = bench.arrays(
-        "SELECT i.item_row, q.q_row FROM chunk LEFT JOIN items i USING (item_id) "
-        "LEFT JOIN queries q ON q.query_id = chunk.query_id ORDER BY chunk.at",
-        {"item_id": items, "query_id": query_ids, "at": np.arange(len(chunk))},
+        "SELECT i.item_row, q.q_row, coalesce(q.query_key, chunk.query_id) AS query_key FROM chunk "
+        "LEFT JOIN items i USING (item_id) LEFT JOIN queries q ON q.query_id = chunk.query_id ORDER BY chunk.at",
+        {**ids, "at": np.arange(len(chunk))},
     )
-    out = {name: np.ma.filled(values, -1).astype(np.int64) for name, values in found.items()}
-    checks = [("item", "item_row", config.item_id, items)]
-    checks += [("query", "q_row", config.query_id, query_ids)] if queries else []
-    for kind, name, column, ids in checks:
-        for i in np.flatnonzero((out[name] < 0) & good):
-            table = "items" if kind == "item" else "queries"
-            where = chunk.where(int(i), column)
-            message = f'{where}: {kind} "{ids[i]}" is not in the {table} table; expected an id from there'
-            report.bad_row(f"{what} for an unknown {kind}", message)
-            good[i] = False
-    return {**out, "query_id": query_ids}
+    rows = {name: np.ma.filled(found[name], -1).astype(np.int64) for name in ("item_row", "q_row")}
+    return ids, {**rows, "query_key": np.asarray(found["query_key"], object)}
+
+
+def _report_unknown(
+    kind: str, what: str, chunk: Chunk, column: str, ids: np.ndarray, rows: np.ndarray, report: Report, good: np.ndarray
+) -> None:
+    """Reports a chunk's ids of items or queries that have no row."""
+    table = "items" if kind == "item" else "queries"
+    missing = f"is not in the {table} table" + (", or was left out of it" if report.skipped else "")
+    for i in np.flatnonzero((rows < 0) & good):
+        message = f'{chunk.where(int(i), column)}: {kind} "{ids[i]}" {missing}; expected an id from there'
+        report.bad_row(f"{what} for an unknown {kind}", message)
+        good[i] = False
 
 
 def _append(bench: Workbench, table: str, chunk: Chunk, values: Mapping[str, Any], good: np.ndarray, place: int) -> int:
     """Appends the good rows, numbered in the order of the table; returns the next number."""
     rows = {**values, "row": chunk.rows, "file": np.full(len(chunk), str(chunk.file), object)}
-    if table == "labels":
-        del rows["query_id"]
     kept = {name: array[good] for name, array in rows.items()}
     count = int(good.sum())
     bench.append(table, {**kept, "place": np.arange(place, place + count)})
@@ -152,15 +190,15 @@ def _append(bench: Workbench, table: str, chunk: Chunk, values: Mapping[str, Any
 
 def _drop_repeated(bench: Workbench, report: Report) -> None:
     """Keeps the first of the labels that one query gives one item."""
-    repeated = bench.rows(
+    repeated = (
         "SELECT place, query_id, item_id, l.file, l.row FROM labels l JOIN "
         "(SELECT q_row, item_row, min(place) AS first FROM labels GROUP BY q_row, item_row HAVING count(*) > 1) "
         "USING (q_row, item_row) "
         "JOIN queries USING (q_row) JOIN items USING (item_row) WHERE place > first ORDER BY place"
     )
-    for _, query, item, file, row in repeated:
+    found, count = bench.first(repeated)
+    if count:
+        _, query, item, file, row = found
         message = f'{file}: row {row}: query "{query}" and item "{item}" are judged twice; expected one row a pair'
-        report.bad_row("label given twice", message)
-    if repeated:
-        gone = {"place": [place for place, *_ in repeated]}
-        bench.rows("DELETE FROM labels WHERE place IN (SELECT place FROM chunk)", gone)
+        report.bad_row("label given twice", message, count)
+        bench.remove("labels", "place", f"SELECT place FROM ({repeated})")

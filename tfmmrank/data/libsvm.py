@@ -8,48 +8,68 @@ from pathlib import Path
 
 import numpy as np
 
-from tfmmrank.data.errors import DataError
-from tfmmrank.data.raw_list import RawList, written_aside
+from tfmmrank.data.columns import LARGEST
+from tfmmrank.data.errors import DataError, Report
+from tfmmrank.data.raw_list import BadPart, RawList, written_aside
 
 FEATURES = "features"
+MOST_FEATURES = 1_000_000  # a feature takes memory in every line: a higher index is a mistake
 
 
-def read_libsvm(files: Sequence[Path], num_features: int | None = None) -> Iterator[RawList]:
+def read_libsvm(files: Sequence[Path], num_features: int | None, report: Report) -> Iterator[RawList]:
     """Reads lists, one in memory at a time.
 
     Args:
         files: read one after another as one.
         num_features: width of the feature vector; None takes the highest index in the files, which costs a first pass.
+        report: gets the lines that cannot be used: malformed, with a bad grade, a number that is not finite, an index
+            out of range or given twice, or of a query whose lines do not stand together.
 
     Yields:
         Lists with one feature, ``features`` ``[n, num_features]``. What a line leaves out is 0, as in every sparse
         file of this form; ``NULL`` is missing (NaN).
 
     Raises:
-        DataError: naming file and line, for a malformed line, a bad grade, a number that is not finite, an index out of
-            range or given twice, or a query whose lines do not stand together.
+        DataError: for a file that cannot be read.
     """
-    width = num_features if num_features is not None else max((_highest_index(file) for file in files), default=0)
+    width = highest_index(files) if num_features is None else num_features
     seen: set[str] = set()
     query = ""
     labels: list[float] = []
     vectors: list[np.ndarray] = []
     for file in files:
         for where, line in _lines(file):
-            grade, qid, vector = _parse(where, line, width)
-            if qid != query or not labels:
+            try:
+                grade, qid, vector = _parse(where, line, width)
+                if qid != query and qid in seen:
+                    raise BadPart(
+                        "lines of a query apart",
+                        f"{where}: qid:{qid} was seen before other queries; expected a query's lines together",
+                    )
+            except BadPart as bad:
+                bad.tell(report)
+                continue
+            if qid != query:
                 if labels:
                     yield _make(query, labels, vectors)
-                if qid in seen:
-                    raise DataError(
-                        f"{where}: qid:{qid} was seen before other queries; expected a query's lines together"
-                    )
                 seen.add(qid)
                 query, labels, vectors = qid, [], []
             labels.append(grade)
             vectors.append(vector)
     if labels:
         yield _make(query, labels, vectors)
+
+
+def highest_index(files: Sequence[Path]) -> int:
+    """The highest feature index in files, of those that are within ``MOST_FEATURES``."""
+    highest = 0
+    for file in files:
+        for _, line in _lines(file):
+            for pair in line.decode("ascii", "replace").split()[2:]:
+                index = _index(pair.partition(":")[0])
+                if highest < index <= MOST_FEATURES:
+                    highest = index
+    return highest
 
 
 def write_libsvm(lists: Iterable[RawList], path: str | Path) -> None:
@@ -76,44 +96,32 @@ def write_libsvm(lists: Iterable[RawList], path: str | Path) -> None:
                 file.write(f"{label:.9g} qid:{made.query_id} {shown}\n".encode())
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
+def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
     """Lines that are not empty, without comment, each with its place for error messages."""
     try:
         with open(file, "rb") as content:
             for number, raw in enumerate(content, 1):
-                where = f"{file}:{number}"
-                try:
-                    line = raw.decode("utf-8").partition("#")[0].strip()
-                except UnicodeDecodeError as error:
-                    raise DataError(f"{where}: is not UTF-8 ({error.reason})") from error
+                line = raw.partition(b"#")[0].strip()
                 if line:
-                    yield where, line
+                    yield f"{file}:{number}", line
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
 
 
-def _highest_index(file: Path) -> int:
-    highest = 0
-    for where, line in _lines(file):
-        for pair in line.split()[2:]:
-            index = pair.partition(":")[0]
-            if not index.isdecimal():
-                raise DataError(f'{where}: "{pair}"; expected INDEX:VALUE with an index from 1')
-            highest = max(highest, int(index))
-    return highest
-
-
-def _parse(where: str, line: str, width: int) -> tuple[float, str, np.ndarray]:
-    parts = line.split()
+def _parse(where: str, line: bytes, width: int) -> tuple[float, str, np.ndarray]:
+    try:
+        parts = line.decode("utf-8").split()
+    except UnicodeDecodeError as error:
+        raise BadPart("non-UTF-8 text", f"{where}: is not UTF-8 ({error.reason}): {line[:60]!r}") from error
     try:
         grade = float(parts[0])
     except ValueError as error:
-        raise DataError(f'{where}: grade is "{parts[0]}"; expected a number') from error
-    if not 0 <= grade < np.inf:
-        raise DataError(f"{where}: grade is {parts[0]}; expected a finite number, 0 or more")
+        raise BadPart("bad grade", f'{where}: grade is "{parts[0]}"; expected a number') from error
+    if not 0 <= grade <= LARGEST:
+        raise BadPart("bad grade", f"{where}: grade is {parts[0]}; expected a finite number, 0 or more")
     if len(parts) < 2 or not parts[1].startswith("qid:") or len(parts[1]) == 4:
         found = f'"{parts[1]}"' if len(parts) > 1 else "the end of the line"
-        raise DataError(f"{where}: {found} follows the grade; expected qid:QUERY")
+        raise BadPart("malformed line", f"{where}: {found} follows the grade; expected qid:QUERY")
     return grade, parts[1][4:], _vector(where, parts[2:], width)
 
 
@@ -124,7 +132,9 @@ def _vector(where: str, pairs: list[str], width: int) -> np.ndarray:
         numbers = np.array([float(number) for number in " ".join(pairs).replace(":", " ").split()])
         indices, values = numbers[0::2], numbers[1::2]
         whole = len(numbers) == 2 * len(pairs) and all(pair.count(":") == 1 for pair in pairs)
-        ascending = whole and np.isfinite(numbers).all() and (np.diff(indices) > 0).all() and (indices % 1 == 0).all()
+        ascending = (
+            whole and (np.abs(numbers) <= LARGEST).all() and (np.diff(indices) > 0).all() and (indices % 1 == 0).all()
+        )
         if ascending and (not len(indices) or (indices[0] >= 1 and indices[-1] <= width)):
             vector[indices.astype(np.int64) - 1] = values
             return vector
@@ -132,7 +142,7 @@ def _vector(where: str, pairs: list[str], width: int) -> np.ndarray:
     for pair in pairs:
         index, value = _pair(where, pair, width)
         if index in given:
-            raise DataError(f'{where}: "{pair}": index {index} is given twice')
+            raise BadPart("malformed line", f'{where}: "{pair}": index {index} is given twice')
         given.add(index)
         vector[index - 1] = value
     return vector
@@ -140,17 +150,24 @@ def _vector(where: str, pairs: list[str], width: int) -> np.ndarray:
 
 def _pair(where: str, pair: str, width: int) -> tuple[int, float]:
     index, colon, value = pair.partition(":")
-    if not colon or not index.isdecimal() or not 1 <= int(index) <= width:
-        raise DataError(f'{where}: "{pair}"; expected INDEX:VALUE with an index from 1 to {width} (num_features)')
+    if not colon or not 1 <= _index(index) <= width:
+        limit = f"{width} (num_features, or the highest index up to {MOST_FEATURES:,})"
+        raise BadPart("malformed line", f'{where}: "{pair}"; expected INDEX:VALUE with an index from 1 to {limit}')
     if value == "NULL":
         return int(index), np.nan
     try:
         number = float(value)
     except ValueError as error:
-        raise DataError(f'{where}: "{pair}"; expected a number after the colon') from error
-    if not np.isfinite(number):
-        raise DataError(f'{where}: "{pair}" is not finite; expected a finite number, or NULL for a missing one')
+        raise BadPart("malformed line", f'{where}: "{pair}"; expected a number after the colon') from error
+    if not abs(number) <= LARGEST:
+        expected = "expected a finite number that float32 holds, or NULL for a missing one"
+        raise BadPart("non-finite number", f'{where}: "{pair}" is not finite; {expected}')
     return int(index), number
+
+
+def _index(text: str) -> int:
+    """A feature's index; 0 for what is none."""
+    return int(text) if text.isdecimal() and len(text) < 20 else 0  # Python refuses thousands of digits
 
 
 def _make(query: str, labels: list[float], vectors: list[np.ndarray]) -> RawList:

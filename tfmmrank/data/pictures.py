@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from collections import OrderedDict
@@ -14,6 +15,9 @@ _CACHE_BYTES = 32 * 2**20
 _CACHE_FILES = 10_000
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF")
 _PNG_DEPTH_AT = 24  # a PNG's header says its bits a channel there
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+#: What shops have. Not all that Pillow knows: some of its formats start other programs, or hold no pictures of goods.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "ICO", "JPEG2000", "PPM", "TGA")
 
 
 class Picture(NamedTuple):
@@ -27,9 +31,10 @@ class Picture(NamedTuple):
 def read_picture(path: Path, max_pixels: int) -> Picture:
     """Reads and checks one picture file.
 
-    Plain 8-bit JPEGs and PNGs, RGB or grey, are kept byte for byte, so that serving, which gets the shop's bytes, sees
-    the same pixels. CMYK, 16-bit, palette, alpha (over white) and animated (first frame) pictures, and other formats,
-    become RGB PNGs. The size is read from the header, before anything is decoded.
+    Plain 8-bit JPEGs and PNGs, RGB or grey, that are whole are kept byte for byte, so that serving, which gets the
+    shop's bytes, sees the same pixels. CMYK, 16-bit, palette, alpha (over white) and animated (first frame) pictures,
+    other formats, and damaged ones that can be read still, become RGB PNGs. The size is read from the header, before
+    anything is decoded.
 
     Args:
         path: the file.
@@ -48,25 +53,30 @@ def check_picture(content: bytes, max_pixels: int) -> Picture:
     """Checks encoded bytes; see ``read_picture``."""
     if not content:
         return Picture(b"", "picture of zero bytes")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures; ours is an error
-            image = Image.open(io.BytesIO(content))
-    except Image.DecompressionBombError:
-        return Picture(b"", "picture of too many pixels")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return Picture(b"", "picture truncated or broken" if content.startswith(_SIGNATURES) else "not a picture")
-    with image:
-        if image.width * image.height > max_pixels:
-            return Picture(b"", "picture of too many pixels")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of large pictures, ours is an error; and of odd metadata
         try:
-            image.load()
-            conversion = _conversion(image, content)
-            if conversion is None:
-                return Picture(content)
-            return Picture(_plain(image), converted=f"picture converted: {conversion}")
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError):
+            with Image.open(io.BytesIO(content), formats=_formats()) as image:
+                if image.width * image.height > max_pixels:
+                    return Picture(b"", "picture of too many pixels")
+                image.load()
+                conversion = _conversion(image, content)
+                if conversion is None:
+                    return Picture(content)
+                return Picture(_plain(image), converted=f"picture converted: {conversion}")
+        except Image.DecompressionBombError:
+            return Picture(b"", "picture of too many pixels")
+        except UnidentifiedImageError:
+            return Picture(b"", "picture truncated or broken" if content.startswith(_SIGNATURES) else "not a picture")
+        except Exception:  # Pillow's decoders raise nearly every kind for broken bytes
             return Picture(b"", "picture truncated or broken")
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """The formats that are read, of those that this Pillow knows."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _conversion(image: Image.Image, content: bytes) -> str | None:
@@ -79,7 +89,36 @@ def _conversion(image: Image.Image, content: bytes) -> str | None:
         return "16-bit"
     if image.mode not in ("RGB", "L"):
         return f"mode {image.mode}"
-    return None if image.format in ("JPEG", "PNG") else f"format {image.format}"
+    if image.format not in ("JPEG", "PNG"):
+        return f"format {image.format}"
+    sound = _sound_png(content) if image.format == "PNG" else _sound_jpeg(content)
+    return None if sound else "damaged"
+
+
+def _sound_png(content: bytes) -> bool:
+    """Whether every part of a PNG is there with its checksum. Pillow loads less; what serves pictures does not."""
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()
+    except Exception:
+        return False
+    return content.endswith(_PNG_END)
+
+
+def _sound_jpeg(content: bytes) -> bool:
+    """Whether a JPEG's markers lead to its end. What cameras write behind it does no harm."""
+    at = 2
+    while (at := content.find(b"\xff", at)) >= 0 and at + 1 < len(content):
+        marker = content[at + 1]
+        if marker == 0xD9:
+            return True
+        if marker == 0xFF:  # a filler
+            at += 1
+        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # a byte of the scan, or a marker without content
+            at += 2
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return False
 
 
 def _plain(image: Image.Image) -> bytes:

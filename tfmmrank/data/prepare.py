@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ from tfmmrank.data.query_table import load_queries
 from tfmmrank.data.splits import SPLITS
 from tfmmrank.data.table_lists import write_lists
 from tfmmrank.data.workbench import BEHAVIOUR_MEMORY_LIMIT, Workbench
-from tfmmrank.schema import Judgements, Logs, Recipe
+from tfmmrank.schema import DataConfig, Judgements, Logs, Recipe
+
+_ENTRIES = ("meta.json", "items", "lists", "features")
 
 
 def prepare(recipe: Recipe, out: str | Path, *, progress: bool = True) -> Prepared:
@@ -46,10 +49,7 @@ def prepare(recipe: Recipe, out: str | Path, *, progress: bool = True) -> Prepar
         DataError: for input that cannot be used; names file, row, column, value, and what was expected.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; expected a folder to write the dataset to")
-    if out.exists() and not (out / "meta.json").is_file() and any(out.iterdir()):
-        raise DataError(f"{out}: exists and is no prepared dataset; choose another folder, or empty it")
+    _check_replaceable(out)
     report = Report(recipe.data.on_bad_row)
     with replace_directory(out) as aside:
         (aside / "lists").mkdir()
@@ -69,6 +69,7 @@ def prepare(recipe: Recipe, out: str | Path, *, progress: bool = True) -> Prepar
             )
         meta = {
             "format": FORMAT,
+            "build": secrets.token_hex(16),
             "name": recipe.data.name,
             "data": recipe.data.model_dump(mode="json"),
             "item_columns": recipe.data.item_columns,
@@ -85,6 +86,29 @@ def prepare(recipe: Recipe, out: str | Path, *, progress: bool = True) -> Prepar
     return Prepared.open(out)
 
 
+def _check_replaceable(out: Path) -> None:
+    """Refuses to replace what is not a dataset of ours, or holds anything else. Raises DataError."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out}: is a file; expected a folder to write the dataset to")
+    found = sorted(path.name for path in out.iterdir())
+    if not found:
+        return
+    try:
+        meta = json.loads((out / "meta.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        meta = None
+    if not isinstance(meta, dict) or not meta.keys() >= {"format", "splits", "num_items"}:
+        raise DataError(f"{out}: exists and is no prepared dataset; choose another folder, or empty it")
+    foreign = [name for name in found if name not in _ENTRIES]
+    if foreign:
+        raise DataError(
+            f'{out}: would be replaced, and holds "{foreign[0]}", which is no part of a dataset; move that elsewhere, '
+            "or choose another folder"
+        )
+
+
 def _from_tables(
     recipe: Recipe, aside: Path, writers: dict[str, ListWriter], report: Report, progress: bool
 ) -> tuple[int, dict[str, int]]:
@@ -99,19 +123,42 @@ def _from_tables(
         if isinstance(data.labels, Judgements):
             load_judgements(recipe, data.labels, bench, report, progress)
         elif isinstance(data.labels, Logs):
-            load_log(recipe, data.labels, bench, report, progress, table="label_log", labels=True)
-            labels_from_log(data.labels, bench, "label_log")
+            _labels_from_log(recipe, data.labels, bench, report, progress)
         features = list(data.behaviour.features) if data.behaviour is not None else []
         if data.behaviour is not None:
             _add_behaviour(recipe, bench, report, progress)
             add_snapshot(raw, catalogue, data, bench, features)
         else:
             os.rename(raw, catalogue)
-        write_lists(bench, data.query_columns, features, writers, report, progress)
+        write_lists(bench, data.query_columns, features, writers, report, progress, _expected_labels(data))
     finally:
         bench.close()
         shutil.rmtree(work)
     return num_items, dict.fromkeys(features, 1)
+
+
+def _one_log(data: DataConfig) -> bool:
+    """Whether labels and behaviour are read from the same columns of one log."""
+    if not isinstance(data.labels, Logs) or data.behaviour is None:
+        return False
+    columns = ("table", "query_id", "item_id", "timestamp", "position", "click", "cart", "purchase")
+    return all(getattr(data.labels, name) == getattr(data.behaviour.logs, name) for name in columns)
+
+
+def _labels_from_log(recipe: Recipe, logs: Logs, bench: Workbench, report: Report, progress: bool) -> None:
+    """Table ``labels`` from a log, which stays as the table ``log`` where it tells behaviour too."""
+    shared = _one_log(recipe.data)
+    table = "log" if shared else "label_log"
+    load_log(recipe, logs, bench, report, progress, table, labels=True, behaviour=shared)
+    labels_from_log(logs, bench, table, report, by_time=recipe.data.split.by == "time")
+
+
+def _expected_labels(data: DataConfig) -> str:
+    """What every query needs, in words."""
+    if not isinstance(data.labels, Logs) or data.queries is None or data.queries.timestamp is None:
+        return "at least one"
+    later = ", and before the first list of a later split" if data.split.by == "time" else ""
+    return f"at least one log row at its time ({data.queries.timestamp}) or later{later}"
 
 
 def _add_behaviour(recipe: Recipe, bench: Workbench, report: Report, progress: bool) -> None:
@@ -119,9 +166,10 @@ def _add_behaviour(recipe: Recipe, bench: Workbench, report: Report, progress: b
     from tfmmrank.data.behaviour import add_behaviour
 
     assert recipe.data.behaviour is not None
-    load_log(recipe, recipe.data.behaviour.logs, bench, report, progress)
+    if not _one_log(recipe.data):
+        load_log(recipe, recipe.data.behaviour.logs, bench, report, progress, "log", labels=False, behaviour=True)
     bench.con.execute(
-        "CREATE TABLE pairs AS SELECT q_row AS list_no, query_id, ts, split, item_row "
+        "CREATE TABLE pairs AS SELECT q_row AS list_no, query_key, ts, split, item_row "
         "FROM labels JOIN queries USING (q_row)"
     )
     bench.con.execute("CREATE TABLE items_ts AS SELECT item_row, ts FROM items")

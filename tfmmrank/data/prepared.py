@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from tfmmrank.data.errors import DataError
 from tfmmrank.data.lists import Lists, read_lists_of
 from tfmmrank.registry import nearest
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Prepared:
@@ -20,13 +22,16 @@ class Prepared:
 
     Attributes:
         path: its folder.
+        build: drawn by ``prepare``, so that no two datasets at one place are taken for each other.
         meta: ``meta.json``: columns, counts, splits, the recipe's data part, the report of what was skipped.
         catalogue: the items.
     """
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
         self.path, self.meta = path, meta
-        self.catalogue = Catalogue(path / "items" / "catalogue.arrow" if meta["num_items"] else None)
+        self.build: str = meta["build"]
+        with self._of_this_build():
+            self.catalogue = Catalogue(path / "items" / "catalogue.arrow" if meta["num_items"] else None)
         self._lists: dict[str, Lists] = {}
 
     @classmethod
@@ -34,17 +39,16 @@ class Prepared:
         """Opens a folder that ``prepare`` wrote. Raises DataError when it is none."""
         path = Path(path)
         recover(path)
+        return cls(path, _read_meta(path))
+
+    @contextlib.contextmanager
+    def _of_this_build(self) -> Iterator[None]:
+        """Checks, once files were read, that they were this dataset's. Raises DataError when it has been replaced."""
         try:
-            meta = json.loads((path / "meta.json").read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: is no prepared dataset (meta.json is missing); run `tfmmrank prepare`") from error
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path / 'meta.json'}: is damaged ({error}); run `tfmmrank prepare` again") from error
-        if meta.get("format") != FORMAT:
-            raise DataError(
-                f"{path}: has format {meta.get('format')}, and this version reads {FORMAT}; prepare it again"
-            )
-        return cls(path, meta)
+            yield
+        finally:
+            if _read_meta(self.path)["build"] != self.build:
+                raise DataError(f"{self.path}: was prepared again meanwhile; open it again")
 
     @property
     def name(self) -> str:
@@ -77,15 +81,17 @@ class Prepared:
         return [split for split, counts in self.meta["splits"].items() if counts["lists"]]
 
     def lists(self, split: str) -> Lists:
-        """All lists of a split, in memory. Raises DataError for an unknown split."""
+        """All lists of a split, in memory. Raises DataError for an unknown split, or a dataset that was replaced."""
         if split not in self.splits:
             raise DataError(
                 f'{self.path}: has no split "{split}"{nearest(split, self.splits)}; splits: {", ".join(self.splits)}'
             )
         if split not in self._lists:
-            self._lists[split] = read_lists_of(
-                self.path / "lists", split, self.meta["splits"][split], self.query_columns, self.slot_columns
-            )
+            with self._of_this_build():
+                lists = read_lists_of(
+                    self.path / "lists", split, self.meta["splits"][split], self.query_columns, self.slot_columns
+                )
+            self._lists[split] = lists
         return self._lists[split]
 
     def dataset(self, split: str, model: Any, **options: Any) -> Any:
@@ -100,3 +106,17 @@ class Prepared:
         from tfmmrank.data.batches import make_dataset  # TensorFlow, which preparing does without
 
         return make_dataset(self, split, model, **options)
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """What ``meta.json`` holds. Raises DataError when the folder is no dataset that this version reads."""
+    try:
+        meta = json.loads((path / "meta.json").read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: is no prepared dataset (meta.json is missing); run `tfmmrank prepare`") from error
+    except ValueError as error:
+        raise DataError(f"{path / 'meta.json'}: is damaged ({error}); remove {path} and prepare it again") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        found = meta.get("format") if isinstance(meta, dict) else None
+        raise DataError(f"{path}: has format {found}, and this version reads {FORMAT}; prepare it again")
+    return meta

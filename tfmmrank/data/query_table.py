@@ -12,12 +12,15 @@ from tfmmrank.data.errors import Report
 from tfmmrank.data.splits import SPLITS, refuse_leaks, split_by_text, split_by_time
 from tfmmrank.data.tables import Chunk, read_chunks
 from tfmmrank.data.text import normalize_query
-from tfmmrank.data.workbench import Workbench, quoted
+from tfmmrank.data.workbench import Workbench
 from tfmmrank.schema import Queries, Recipe
 
 
 def load_queries(recipe: Recipe, bench: Workbench, report: Report) -> None:
-    """Fills the table ``queries(q_row, query_id, norm, split, ts, file, row, <query columns>)``.
+    """Fills the table ``queries(q_row, query_id, norm, split, ts, file, row, column_0, column_1, …, query_key)``.
+
+    ``query_key`` is the same for all queries of one normalised text: the id of the first of them; a query without text
+    has its own. ``column_0`` and on hold the raw query columns in the recipe's order, under names that meet no other.
 
     Raises:
         DataError: for bad rows and repeated ids, and when one normalised text stands in two splits.
@@ -26,11 +29,11 @@ def load_queries(recipe: Recipe, bench: Workbench, report: Report) -> None:
     assert queries is not None
     kinds = data.query_columns
     declared = "".join(
-        f", {quoted(name)} {'FLOAT' if kind == 'numeric' else 'VARCHAR'}" for name, kind in kinds.items()
+        f", column_{place} {'FLOAT' if kind == 'numeric' else 'VARCHAR'}" for place, kind in enumerate(kinds.values())
     )
     bench.con.execute(
-        "CREATE TABLE queries (q_row BIGINT, query_id VARCHAR, norm VARCHAR, split VARCHAR, ts DOUBLE, file VARCHAR, "
-        f"row BIGINT{declared})"
+        "CREATE TABLE queries (q_row BIGINT, query_id VARCHAR, norm VARCHAR, split VARCHAR, ts DOUBLE, "
+        f"file VARCHAR, row BIGINT{declared})"
     )
     files = [recipe.path(path) for path in ([queries.table] if isinstance(queries.table, Path) else queries.table)]
     wanted = [queries.id, *filter(None, (queries.text, queries.timestamp)), *queries.numeric, *queries.categorical]
@@ -47,25 +50,33 @@ def load_queries(recipe: Recipe, bench: Workbench, report: Report) -> None:
     if data.split.by == "time":
         split_by_time(bench, data.split)
     refuse_leaks(bench, data.split, report)
-    report.read["queries"] = bench.rows("SELECT count(*) FROM queries")[0][0]
+    bench.replace(
+        "queries",
+        "SELECT q.*, coalesce(same.query_id, q.query_id) AS query_key FROM queries q LEFT JOIN "
+        "(SELECT norm, arg_min(query_id, q_row) AS query_id FROM queries WHERE norm <> '' GROUP BY norm "
+        "HAVING count(*) > 1) AS same ON q.norm = same.norm ORDER BY q_row",  # in order, some rows are found quickly
+    )
+    report.read["queries"] = count
 
 
 def _values(chunk: Chunk, recipe: Recipe, queries: Queries, report: Report, good: np.ndarray) -> dict[str, Any]:
     """One chunk's columns of the table ``queries``."""
     split = recipe.data.split
-    values: dict[str, Any] = {"query_id": columns.ids(chunk, queries.id, report, good)}
-    for name, kind in recipe.data.query_columns.items():
+    ids = columns.ids(chunk, queries.id, report, good)
+    values: dict[str, Any] = {"query_id": ids}
+    texts = np.full(len(chunk), "", object)
+    for place, (name, kind) in enumerate(recipe.data.query_columns.items()):
         read = columns.numbers if kind == "numeric" else columns.texts
-        values[name] = read(chunk, str(queries.text) if name == "query" else name, report, good)
+        values[f"column_{place}"] = read(chunk, str(queries.text) if name == "query" else name, report, good)
+        texts = values[f"column_{place}"] if name == "query" else texts
     values["ts"] = np.full(len(chunk), np.nan)
     if queries.timestamp:
         values["ts"] = columns.times(chunk, queries.timestamp, report, good, required=split.by == "time")
-    texts = values.get("query", np.full(len(chunk), "", object))
     norms = [normalize_query(text) for text in texts]
     if split.by == "column":
         values["split"] = _split_column(chunk, str(queries.split), report, good)
     else:  # a query without text is parted by its id; a split by time comes once all are read
-        keys = [norm or query_id for norm, query_id in zip(norms, values["query_id"], strict=True)]
+        keys = [norm or query_id for norm, query_id in zip(norms, ids, strict=True)]
         values["split"] = np.array([split_by_text(key, split) for key in keys], object)
     if queries.text:
         columns.note_empty(chunk, queries.text, texts, report, good)
@@ -86,15 +97,15 @@ def _split_column(chunk: Chunk, column: str, report: Report, good: np.ndarray) -
 
 def _drop_repeated(bench: Workbench, column: str, report: Report) -> None:
     """Keeps the first of the queries that have one id."""
-    repeated = bench.rows(
+    repeated = (
         "SELECT q_row, query_id, file, row, first FROM queries JOIN (SELECT query_id, min(q_row) AS first_row, "
         "arg_min(row, q_row) AS first FROM queries GROUP BY query_id HAVING count(*) > 1) USING (query_id) "
         "WHERE q_row > first_row ORDER BY q_row"
     )
-    for _, query, file, row, first in repeated:
+    found, count = bench.first(repeated)
+    if count:
+        _, query, file, row, first = found
         where = f'{file}: row {row}: column "{column}"'
         message = f'{where}: "{query}" already stands in row {first}; expected ids that are unique'
-        report.bad_row("duplicate query id", message)
-    if repeated:
-        gone = {"q_row": [row for row, *_ in repeated]}
-        bench.rows("DELETE FROM queries WHERE q_row IN (SELECT q_row FROM chunk)", gone)
+        report.bad_row("duplicate query id", message, count)
+        bench.remove("queries", "q_row", f"SELECT q_row FROM ({repeated})")

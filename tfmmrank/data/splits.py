@@ -30,11 +30,10 @@ def split_by_time(bench: Workbench, split: Split) -> None:
     """
     test_from = round(1 - split.test, 9)
     valid_from = round(1 - split.test - split.valid, 9)
-    bench.con.execute(
-        "UPDATE queries SET split = ranked.split FROM (SELECT q_row, CASE "
-        f"WHEN place > {test_from} THEN 'test' WHEN place > {valid_from} THEN 'valid' ELSE 'train' END AS split "
-        "FROM (SELECT q_row, round(cume_dist() OVER (ORDER BY ts), 9) AS place FROM queries)) AS ranked "
-        "WHERE queries.q_row = ranked.q_row"
+    places = "SELECT q_row, round(cume_dist() OVER (ORDER BY ts), 9) AS place FROM queries"
+    split_of = f"CASE WHEN place > {test_from} THEN 'test' WHEN place > {valid_from} THEN 'valid' ELSE 'train' END"
+    bench.replace(
+        "queries", f"SELECT q.* REPLACE ({split_of} AS split) FROM queries q JOIN ({places}) AS p ON q.q_row = p.q_row"
     )
 
 
@@ -55,16 +54,16 @@ def refuse_leaks(bench: Workbench, split: Split, report: Report) -> None:
     Raises:
         DataError: naming the text, the queries and the splits.
     """
-    leaks = (
+    texts = (
         f"SELECT q_row, query_id, file, row, split, norm, first_value(query_id) OVER w AS first_query, "
         f"first_value(split) OVER w AS first_split FROM queries WHERE norm <> '' "
         f"WINDOW w AS (PARTITION BY norm ORDER BY {_ORDER}, q_row)"
     )
-    found = bench.rows(f"SELECT * FROM ({leaks}) WHERE split <> first_split ORDER BY q_row")
-    strict = Report("fail")
-    for _, query, file, row, side, norm, first_query, first_side in found:
-        message = leak_message(f"{file}: row {row}", norm, (query, side), (first_query, first_side))
-        (report if split.by == "time" else strict).bad_row("query text in two splits", message)
-    if found:
-        gone = {"q_row": [row for row, *_ in found]}
-        bench.rows("DELETE FROM queries WHERE q_row IN (SELECT q_row FROM chunk)", gone)
+    leaks = f"SELECT * FROM ({texts}) WHERE split <> first_split ORDER BY q_row"
+    found, count = bench.first(leaks)
+    if not count:
+        return
+    _, query, file, row, side, norm, first_query, first_side = found
+    message = leak_message(f"{file}: row {row}", norm, (query, side), (first_query, first_side))
+    (report if split.by == "time" else Report("fail")).bad_row("query text in two splits", message, count)
+    bench.remove("queries", "q_row", f"SELECT q_row FROM ({leaks})")

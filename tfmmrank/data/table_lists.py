@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from tfmmrank.data.errors import Report
 from tfmmrank.data.lists import ListWriter
-from tfmmrank.data.workbench import Workbench, quoted
+from tfmmrank.data.workbench import Workbench
 
 _STREAM_ROWS = 32_768
 
@@ -22,6 +22,7 @@ def write_lists(
     writers: Mapping[str, ListWriter],
     report: Report,
     progress: bool,
+    expected: str = "at least one",
 ) -> None:
     """Writes one list for each query that has labels; a query without any is a bad row.
 
@@ -34,11 +35,12 @@ def write_lists(
         writers: by split.
         report: takes queries without labels, and notes lists of one grade.
         progress: whether to show a progress bar.
+        expected: what a query without labels lacks, in words.
     """
-    for query, file, row in bench.rows(
-        "SELECT query_id, file, row FROM queries WHERE q_row NOT IN (SELECT q_row FROM labels) ORDER BY q_row"
-    ):
-        report.bad_row("empty list", f'{file}: row {row}: query "{query}" has no label; expected at least one')
+    found, count = bench.first("SELECT query_id, file, row FROM queries ANTI JOIN labels USING (q_row) ORDER BY q_row")
+    if count:
+        query, file, row = found
+        report.bad_row("empty list", f'{file}: row {row}: query "{query}" has no label; expected {expected}', count)
     chosen = ", ".join(
         ["l.q_row", "l.item_row", "l.grade", "l.weight", *[f"b.{name}::FLOAT AS {name}" for name in features]]
     )
@@ -86,7 +88,7 @@ def _queries(
     bench: Workbench, wanted: np.ndarray, columns: Mapping[str, str]
 ) -> dict[int, tuple[str, str, dict[str, Any]]]:
     """Id, split and raw columns of some queries by their rows."""
-    names = "".join(f", {quoted(name)}" for name in columns)
+    names = "".join(f", column_{place}" for place in range(len(columns)))
     query = f"SELECT q_row, query_id, split{names} FROM queries WHERE q_row BETWEEN {wanted[0]} AND {wanted[-1]}"
     out = {}
     for row, query_id, split, *values in bench.rows(query):

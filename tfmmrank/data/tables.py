@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -19,6 +20,13 @@ from tfmmrank.data.errors import DataError, Report
 from tfmmrank.registry import nearest
 
 _CSV_BLOCK_BYTES = 4 * 2**20
+_CSV_HEADER_BYTES = 2**20
+_PICTURE_ROWS = 1000  # the most rows held at once of a table with pictures inside
+_UNCLOSED = "a quote is probably not closed here or before; the rest of the table was read as one value"
+
+
+class Moment(float):
+    """Seconds since 1970, UTC, from a column whose type says that it holds times."""
 
 
 @dataclass
@@ -29,8 +37,8 @@ class Chunk:
         file: where they stand.
         rows: int64 ``[n]``, their numbers, from 1: in CSV the header is row 1, as in a spreadsheet; in JSON Lines it is
             the line; in Parquet the row.
-        columns: object arrays ``[n]``; a missing value is None or an empty string. Text that is not UTF-8 carries its
-            bytes as surrogates (PEP 383).
+        columns: object arrays ``[n]`` of str, bytes, numbers or Moment; a missing value is None or an empty string. Text
+            that is not UTF-8 carries its bytes as surrogates (PEP 383).
     """
 
     file: Path
@@ -78,31 +86,50 @@ def _check_columns(file: Path, wanted: Sequence[str], known: Sequence[str]) -> N
 
 def _csv_header(file: Path, delimiter: str) -> list[str]:
     with open(file, "rb") as content:
-        line = content.readline(2**20)
+        text = content.read(_CSV_HEADER_BYTES).decode("utf-8-sig", "surrogateescape")
     try:
-        text = line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: row 1: the header is not UTF-8 ({line[:60]!r}); save the table as UTF-8") from error
-    names = next(csv.reader(io.StringIO(text), delimiter=delimiter), [])
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        raise DataError(f"{file}: row 1: the header is not well-formed CSV ({error})") from error
     if not names:
         raise DataError(f"{file}: is empty; expected a header")
+    for name in names:
+        if not name.isascii() and _raw(name) != name.encode("utf-8", "replace"):
+            raise DataError(f"{file}: row 1: the header is not UTF-8 ({_raw(name)[:60]!r}); save the table as UTF-8")
     return names
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _read_csv(file: Path, wanted: list[str], rows: int, report: Report) -> Iterator[Chunk]:
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     header = _csv_header(file, delimiter)
     _check_columns(file, wanted, header)
-    malformed: dict[int, str] = {}
+    places = {name: header.index(name) for name in wanted}
+    malformed: dict[int, str] = {}  # by row, until told; blocks are parsed ahead of the batches that are read
 
     def on_invalid(row: Any) -> str:
-        found = f"found {row.actual_columns} values, expected {row.expected_columns}: {row.text[:60]!r}"
-        malformed[row.number] = f"{file}: row {row.number}: {found}"
+        lines = "\n" in row.text or "\r" in row.text
+        if lines and row.text.count('"') % 2 and _ends_with(file, row.text.encode()):
+            malformed[row.number] = _UNCLOSED
+        else:
+            found = f"found {row.actual_columns} values, expected {row.expected_columns}: {row.text[:60]!r}"
+            malformed[row.number] = found
         return "skip"
 
-    start, told = 2, 0
+    def tell(before: float) -> None:
+        for number in [number for number in malformed if number < before]:
+            found = malformed.pop(number)
+            if found == _UNCLOSED:  # nobody knows how many rows it swallowed, so there is no skipping it
+                raise DataError(f"{file}: row {number}: {found}")
+            report.bad_row("malformed row", f"{file}: row {number}: {found}")
+
+    start = 2
     try:
-        # One thread, because only then are the numbers of malformed rows known.
+        # One thread, because only then are the numbers of malformed rows known. All columns, because only then is it
+        # known whether a row is blank.
         reader = pa.csv.open_csv(
             file,
             read_options=pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
@@ -113,69 +140,98 @@ def _read_csv(file: Path, wanted: list[str], rows: int, report: Report) -> Itera
                 invalid_row_handler=on_invalid,
             ),
             convert_options=pa.csv.ConvertOptions(
-                include_columns=wanted,
-                column_types={name: pa.binary() for name in wanted},
+                column_types=dict.fromkeys(header, pa.binary()),
                 strings_can_be_null=False,
             ),
         )
         for batch in reader:
-            numbers = np.arange(start, start + len(batch) + len(malformed) - told, dtype=np.int64)
+            numbers = np.arange(start, start + len(batch) + len(malformed), dtype=np.int64)
             numbers = numbers[~np.isin(numbers, list(malformed))][: len(batch)]
-            for message in list(malformed.values())[told:]:
-                report.bad_row("malformed row", message)
-            told = len(malformed)
             start = int(numbers[-1]) + 1 if len(numbers) else start
+            tell(start)
+            if len(batch) and _runs_to_the_end(file, batch.column(len(header) - 1)[-1].as_py()):
+                raise DataError(f"{file}: row {numbers[-1]}: {_UNCLOSED}")
+            batch, numbers = _without_blank_rows(file, batch, numbers, report)
             for at in range(0, len(batch), rows):
                 part = batch.slice(at, rows)
-                texts = {name: _decoded(part.column(i)) for i, name in enumerate(part.schema.names)}
-                yield _without_blank_rows(Chunk(file, numbers[at : at + rows], texts), report)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{file}: is not well-formed CSV ({str(error).splitlines()[0][:200]})") from error
+                texts = {name: _decoded(part.column(place)) for name, place in places.items()}
+                yield Chunk(file, numbers[at : at + rows], texts)
+        tell(np.inf)
+    except pa.ArrowException as error:
+        found = str(error).splitlines()[0][:200]
+        hint = f"; {_UNCLOSED}" if "straddl" in found else ""
+        raise DataError(f"{file}: is not well-formed CSV, at row {start} or later ({found}){hint}") from error
 
 
-def _without_blank_rows(chunk: Chunk, report: Report) -> Chunk:
-    """The chunk without blank lines, which are no rows but have numbers."""
-    blank = np.logical_and.reduce([values == "" for values in chunk.columns.values()])
-    if not blank.any():
-        return chunk
-    first = chunk.rows[np.flatnonzero(blank)[0]]
-    report.note("blank row", f"{chunk.file}: row {first}: is blank in every column that is read", int(blank.sum()))
-    return Chunk(chunk.file, chunk.rows[~blank], {name: values[~blank] for name, values in chunk.columns.items()})
+def _ends_with(file: Path, tail: bytes) -> bool:
+    """Whether a file ends with some bytes, but for its last line end."""
+    with open(file, "rb") as content:
+        size = content.seek(0, io.SEEK_END)
+        content.seek(max(0, size - len(tail) - 2))
+        return content.read().rstrip(b"\r\n").endswith(tail.rstrip(b"\r\n"))
+
+
+def _runs_to_the_end(file: Path, value: bytes) -> bool:
+    """Whether a file's last value begins with a quote and ends with the file: the quote was not closed."""
+    raw = value.replace(b'"', b'""')
+    return (b"\n" in raw or b"\r" in raw) and _ends_with(file, b'"' + raw)
+
+
+def _without_blank_rows(
+    file: Path, batch: pa.RecordBatch, numbers: np.ndarray, report: Report
+) -> tuple[pa.RecordBatch, np.ndarray]:
+    """A batch without the rows that have nothing in any column: they are no rows, but have numbers."""
+    blank = np.ones(len(batch), bool)
+    for column in batch.columns:
+        blank &= np.asarray(pc.equal(pc.binary_length(column), 0))
+        if not blank.any():
+            return batch, numbers
+    report.note("blank row", f"{file}: row {numbers[blank][0]}: has nothing in any column", int(blank.sum()))
+    return batch.filter(pa.array(~blank)), numbers[~blank]
 
 
 def _decoded(values: pa.Array) -> np.ndarray:
     """Binary to an object array of str; what is not UTF-8 is kept as surrogates, to be reported with its row."""
     try:
-        return values.cast(pa.string()).to_numpy(zero_copy_only=False)
+        return values.cast(pa.large_string()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
-        return _objects([value.decode("utf-8", "surrogateescape") for value in values.to_pylist()])
+        return _objects([v if v is None else v.decode("utf-8", "surrogateescape") for v in values.to_pylist()])
 
 
 def _read_parquet(file: Path, wanted: list[str], rows: int, report: Report) -> Iterator[Chunk]:
     try:
         table = pq.ParquetFile(file, memory_map=True)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: is not a Parquet file ({str(error).splitlines()[0]})") from error
-    _check_columns(file, wanted, table.schema_arrow.names)
+    schema = table.schema_arrow
+    _check_columns(file, wanted, schema.names)
+    kinds = [schema.field(name).type for name in wanted]
+    if any(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) for kind in kinds):
+        rows = min(rows, _PICTURE_ROWS)
     start = 1
-    for batch in table.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
-        numbers = np.arange(start, start + len(batch), dtype=np.int64)
-        start += len(batch)
-        yield Chunk(file, numbers, {name: _arrow_objects(batch.column(name)) for name in wanted})
+    try:
+        for batch in table.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
+            numbers = np.arange(start, start + len(batch), dtype=np.int64)
+            start += len(batch)
+            yield Chunk(file, numbers, {name: _arrow_objects(batch.column(name)) for name in wanted})
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: is damaged, at row {start} or later ({str(error).splitlines()[0][:200]})") from error
 
 
 def _arrow_objects(values: pa.Array) -> np.ndarray:
-    """An Arrow column to an object array of str, bytes, int, float, bool or datetime; null is None, NaN stays NaN."""
-    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-    if pa.types.is_dictionary(values.type):
+    """An Arrow column to an object array of str, bytes, int, float, Decimal, bool or Moment; null is None."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
         values = values.cast(kind)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return values.to_numpy(zero_copy_only=False)
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        utc = values.cast(pa.timestamp("us", getattr(kind, "tz", None))).cast(pa.int64())
-        return _objects([None if value is None else value / 1e6 for value in utc.to_pylist()])
-    if pa.types.is_decimal(kind):
-        values = values.cast(pa.float64())
+        return _decoded(values.cast(pa.large_binary()))
+    if pa.types.is_date(kind):
+        kind = pa.timestamp("s" if pa.types.is_date32(kind) else "ms")
+        values = values.cast(kind)
+    if pa.types.is_timestamp(kind):
+        units = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+        return _objects([None if v is None else Moment(v / units) for v in values.cast(pa.int64()).to_pylist()])
     return _objects(values.to_pylist())
 
 
@@ -212,7 +268,7 @@ def _json_records(file: Path, report: Report) -> Iterator[tuple[int, dict[str, A
                 continue
             try:
                 record = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 shown = text[:60].encode("utf-8", "surrogateescape")
                 report.bad_row("malformed row", f"{file}: row {number}: is not JSON ({error}): {shown!r}")
                 continue

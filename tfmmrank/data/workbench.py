@@ -42,6 +42,21 @@ class Workbench:
         """A query's rows, for small results; ``chunk`` is arrays that the query knows as the table ``chunk``."""
         return (self.con.execute(query) if chunk is None else self._with_chunk(query, chunk)).fetchall()
 
+    def first(self, query: str) -> tuple[tuple[Any, ...], int]:
+        """A query's first row, empty when there is none, and how many there are; the result may be large."""
+        rows = self.rows(f"SELECT * FROM ({query}) LIMIT 1")
+        return (rows[0], self.rows(f"SELECT count(*) FROM ({query})")[0][0]) if rows else ((), 0)
+
+    def replace(self, table: str, query: str) -> None:
+        """Makes a query's result the table: UPDATE and DELETE hold every row that they change in memory."""
+        self.con.execute(f"CREATE TABLE replaced AS {query}")
+        self.con.execute(f"DROP TABLE {table}")
+        self.con.execute(f"ALTER TABLE replaced RENAME TO {table}")
+
+    def remove(self, table: str, key: str, query: str) -> None:
+        """Removes the rows whose ``key`` is in a query's column of that name."""
+        self.replace(table, f"SELECT * FROM {table} ANTI JOIN ({query}) AS gone USING ({key})")
+
     def arrays(self, query: str, chunk: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A query's result as numpy arrays, masked where NULL."""
         return (self.con.execute(query) if chunk is None else self._with_chunk(query, chunk)).fetchnumpy()

@@ -3,7 +3,7 @@
 from tfmmrank.evaluation.baselines import Baseline, Oracle, Popularity, Random, fit_baselines
 from tfmmrank.evaluation.bm25 import BM25, tokenize
 from tfmmrank.evaluation.bootstrap import Difference, Interval, confidence_interval, paired_difference
-from tfmmrank.evaluation.metrics import METRICS, PerQuery, auc, average_precision, mrr, ndcg, precision, recall
+from tfmmrank.evaluation.metrics import PerQuery, auc, average_precision, mrr, ndcg, precision, recall
 from tfmmrank.evaluation.report import write_report
 from tfmmrank.evaluation.scoring import labels_of, scores_of
 from tfmmrank.evaluation.slices import query_slices
@@ -11,7 +11,6 @@ from tfmmrank.evaluation.tables import Table, compare
 
 __all__ = [
     "BM25",
-    "METRICS",
     "Baseline",
     "Difference",
     "Interval",

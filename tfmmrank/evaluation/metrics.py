@@ -9,7 +9,7 @@ skipped and counted, or given zero or one by ``empty``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,8 +76,11 @@ class _Judged:
         label = np.concatenate([np.asarray(part, np.float64) for part in labels] or [np.empty(0)])
         score = np.concatenate([np.asarray(part, np.float64) for part in scores] or [np.empty(0)])
         query = np.repeat(np.arange(self.queries), lengths)
-        if np.isnan(label).any():
-            raise ValueError(f"query {query[np.isnan(label)][0]}: a label is NaN; expected a grade, or −1 for padding")
+        endless = ~np.isfinite(label)
+        if endless.any():
+            raise ValueError(
+                f"query {query[endless][0]}: a label is {label[endless][0]}; expected a grade, or −1 for padding"
+            )
         real = label >= 0
         self.query, self.label, self.score = query[real], label[real], score[real]
         if np.isnan(self.score).any():
@@ -117,7 +120,8 @@ def ndcg(
             items (McSherry & Najork, 2008), as scikit-learn does.
 
     Raises:
-        ValueError: for shapes that differ, NaN, a bad k, or a grade that a sequence of gains does not cover.
+        ValueError: for shapes that differ, a label or score that is NaN, an infinite label, a bad k, a grade that a
+            sequence of gains does not cover, or grades so high that their exponential gain is no number.
     """
     _check_k(k)
     judged = _Judged(labels, scores)
@@ -132,6 +136,13 @@ def ndcg(
         ranked_gains = _group_means(ranked_gains, judged.query, judged.score[order])
     dcg = judged.total(ranked_gains * discount)
     ideal = judged.total(gains[np.lexsort((-gains, judged.query))] * discount)
+    if not np.isfinite(ideal).all():
+        number = int(np.flatnonzero(~np.isfinite(ideal))[0])
+        grade = judged.label[judged.query == number].max()
+        raise ValueError(
+            f'query {number}: a grade of {grade:g} has too high a gain under gain="{gain}"; for grades such as these '
+            'use gain="linear"'
+        )
     convention = {"exp2": "gain 2^grade − 1", "linear": "gain = grade"}.get(str(gain)) or f"gains {list(gain)}"
     convention += ", ties worst first" if ties == "worst" else ", ties averaged"
     name = _named("ndcg", k) + (TIES_AVERAGED if ties == "average" else "")
@@ -209,16 +220,6 @@ def auc(labels: Any, scores: Any, threshold: float = 0.0) -> PerQuery:
     return PerQuery(values, "auc", f"relevant: grade > {threshold:g}, a tie counts a half")
 
 
-METRICS: dict[str, Callable[..., PerQuery]] = {
-    "ndcg": ndcg,
-    "mrr": mrr,
-    "map": average_precision,
-    "precision": precision,
-    "recall": recall,
-    "auc": auc,
-}
-
-
 def _check_k(k: int | None, needed: bool = False) -> None:
     if (k is None and needed) or (k is not None and (k != int(k) or k < 1)):
         raise ValueError(
@@ -229,7 +230,8 @@ def _check_k(k: int | None, needed: bool = False) -> None:
 def _gains(label: np.ndarray, gain: Gain, query: np.ndarray) -> np.ndarray:
     if isinstance(gain, str):
         if gain == "exp2":
-            return np.exp2(label) - 1
+            with np.errstate(over="ignore"):  # told by what it makes infinite
+                return np.exp2(label) - 1
         if gain == "linear":
             return label
         raise ValueError(f'gain is "{gain}"; expected exp2, linear, or a sequence with the gain of each grade')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -179,17 +178,6 @@ class Table:
             "seed": self.seed,
             "systems": systems,
         }
-
-    def to_json(self, **options: Any) -> str:
-        """``to_dict`` as JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, **options)
-
-    def to_html(self) -> str:
-        """An HTML ``<table>`` with its caption, without style."""
-        from tfmmrank.evaluation.pages import render
-
-        header, body = self.cells()
-        return render("table.html.j2", header=header, body=body, caption=self.caption)
 
 
 def compare(

@@ -85,8 +85,12 @@ class Signatures:
         The context holds query columns, the examples item and slot columns, by name, as bytes or floats; a feature
         left out is missing. L is the longest list's length.
         """
+        serialized = inputs["input_ranking_data"]
+        message = "input input_ranking_data must hold at least one ExampleListWithContext"
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.size(serialized), message)]):
+            serialized = tf.identity(serialized)
         parsed = tfr.data.parse_from_example_list(
-            inputs["input_ranking_data"],
+            serialized,
             context_feature_spec={column.name: column.feature for column in self.columns.query} or None,
             example_feature_spec={column.name: _with_axis(column) for column in self.columns.places},
             mask_feature_name="list mask",
@@ -105,11 +109,22 @@ class Signatures:
         """Scores ``[B, L]`` of raw values; ``shape`` is (B, L)."""
         items: dict[str, Tokens] = {}
         if self.columns.item:
-            features = self.ranker.preprocess_items({c.name: c.flat(raw[c.name]) for c in self.columns.item})
-            for name, tokens in self.ranker.encode_items(features, training=False).items():
+            flat = {column.name: column.flat(raw[column.name]) for column in self.columns.item}
+            for name, tokens in self._item_tokens(flat).items():
                 items[name] = Tokens(_unflatten(tokens.values, shape), _unflatten(tokens.mask, shape))
         items.update(self._slot_tokens(raw, shape))
         return _as_scores(self.ranker.score(self._query_tokens(raw), items, mask))
+
+    def _item_tokens(self, raw: Mapping[str, Any]) -> dict[str, Tokens]:
+        """Tokens of raw items ``[n]``. None at all stand in for by one of which nothing is known: layers need a row."""
+        count = tf.shape(raw[self.columns.item[0].name])[0]
+        extra = tf.cast(tf.equal(count, 0), tf.int32)
+        padded = {}
+        for column in self.columns.item:
+            padded[column.name] = tf.concat([raw[column.name], tf.fill([extra], column.missing)], 0)
+            padded[column.name].set_shape([None])
+        tokens = self.ranker.encode_items(self.ranker.preprocess_items(padded), training=False)
+        return {name: Tokens(t.values[:count], t.mask[:count]) for name, t in tokens.items()}
 
     def _query_tokens(self, raw: Mapping[str, Any]) -> dict[str, Tokens]:
         if not self.columns.query:
@@ -126,6 +141,11 @@ class Signatures:
     def _checks(self, inputs: Mapping[str, Any], shape: Any) -> list[Any]:
         """Inputs of unequal B or L would be broadcast into scores that look right."""
         checks = []
+        if "num_items" in inputs:
+            count = inputs["num_items"]
+            message = "input num_items must be from 0 to the lists' padded length"
+            checks += [tf.debugging.assert_non_negative(count, message)]
+            checks += [tf.debugging.assert_less_equal(count, shape[1], message)]
         for name, value in inputs.items():
             per_place = name in ("item_ids", *(column.name for column in self.columns.places))
             axes = 2 if per_place else 1
@@ -138,12 +158,24 @@ class Signatures:
 
     def embed_query(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Query columns ``[B]`` to ``embedding [B, d]``, of length 1 (0 where all is missing)."""
+        with tf.control_dependencies(_same_length(inputs)):
+            inputs = {name: tf.identity(value) for name, value in inputs.items()}
         return {"embedding": _pooled(self._query_tokens(inputs))}
 
     def embed_items(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Item columns ``[N]`` to ``embedding [N, d]``, of length 1 (0 where all is missing)."""
-        features = self.ranker.preprocess_items({column.name: inputs[column.name] for column in self.columns.item})
-        return {"embedding": _pooled(self.ranker.encode_items(features, training=False))}
+        with tf.control_dependencies(_same_length(inputs)):
+            inputs = {name: tf.identity(value) for name, value in inputs.items()}
+        return {"embedding": _pooled(self._item_tokens(inputs))}
+
+
+def _same_length(inputs: Mapping[str, Any]) -> list[Any]:
+    sizes = {name: tf.size(value) for name, value in inputs.items()}
+    first = next(iter(sizes.values()))
+    return [
+        tf.debugging.assert_equal(size, first, f"input {name} must be as long as the other inputs")
+        for name, size in sizes.items()
+    ]
 
 
 def _slot_mask(num_items: Any, shape: Any) -> Any:

@@ -18,12 +18,21 @@ def masked_mean(tokens: Tokens) -> tuple[Any, Any]:
     return tf.reduce_sum(values, -2) / tf.maximum(count, 1.0), tf.reduce_any(tokens.mask, -1)
 
 
+def joined(item: Mapping[str, Tokens]) -> Tokens:
+    """All of an item's tokens, of whatever modality, in one sequence ``[B, L, T, d]``."""
+    return Tokens(
+        tf.concat([tokens.values for tokens in item.values()], -2),
+        tf.concat([tokens.mask for tokens in item.values()], -1),
+    )
+
+
 class PooledFusion(Fusion):
     """Base of the fusions that make one vector per modality and then combine modalities.
 
     For modality m with pooled vector v and pooled query q (the mean over the query's modalities), the vector is
-    ``LayerNorm(gelu(W_m [v, q, q ⊙ v, |q − v|, LateInteraction(query, item)]))``. Where there is no query, W_m sees v
-    alone. Subclasses implement ``combine``.
+    ``LayerNorm(gelu(W_m [v, q, q ⊙ v, |q − v|, late interaction with m's tokens, with all of the item's tokens]))``:
+    a word that the title lacks and the picture shows is found among all. Where there is no query, W_m sees v alone.
+    Subclasses implement ``combine``.
     """
 
     def build(self, input_shape: Any = None) -> None:
@@ -37,6 +46,7 @@ class PooledFusion(Fusion):
     def call(self, query: Mapping[str, Tokens], item: Mapping[str, Tokens], training: bool = False) -> Any:
         """See ``Fusion``."""
         pooled_query = self._pool_query(query)
+        anywhere = [self._late(asking, "any")(asked, joined(item)) for asking, asked in query.items()]
         vectors, present = [], []
         for name, tokens in item.items():
             value, there = masked_mean(tokens)
@@ -44,7 +54,8 @@ class PooledFusion(Fusion):
             if pooled_query is not None:
                 q = tf.broadcast_to(pooled_query[:, None, :], tf.shape(value))
                 parts += [q, q * value, tf.abs(q - value)]
-                parts += [self._late(asking, name)(asked, tokens) for asking, asked in query.items()]
+                parts += [self._late(asking, f"item_{name}")(asked, tokens) for asking, asked in query.items()]
+                parts += anywhere
             vectors.append(self._interact(name, tf.concat(parts, -1), training))
             present.append(there)
         return self.combine(tf.stack(vectors, -2), tf.stack(present, -1), pooled_query, list(item))

@@ -142,17 +142,17 @@ class Client:
             raise ValueError(f"there are {len(queries)} queries and {len(item_ids)} lists of item ids")
         if not any(len(ids) for ids in item_ids):
             return [_nothing() for _ in queries]
-        signature = self._signature("rank")
+        signature = self.signature("rank")
         inputs = _query_inputs(signature, queries, context)
         width = max(len(ids) for ids in item_ids)
         padded = np.full((len(queries), width), b"", object)
         for b, ids in enumerate(item_ids):
-            padded[b, : len(ids)] = [str(item).encode("utf-8") for item in ids]
+            padded[b, : len(ids)] = [item if isinstance(item, bytes) else str(item).encode("utf-8") for item in ids]
         inputs["item_ids"] = padded
         inputs["num_items"] = np.array([len(ids) for ids in item_ids], np.int32)
         outputs = self.predict("rank", inputs)
         return [
-            RankedList.of([str(i) for i in ids], outputs["scores"][b, : len(ids)], outputs["known"][b, : len(ids)])
+            RankedList.of([i.decode("utf-8") if isinstance(i, bytes) else str(i) for i in ids], outputs["scores"][b, : len(ids)], outputs["known"][b, : len(ids)])
             for b, ids in enumerate(item_ids)
         ]
 
@@ -174,7 +174,7 @@ class Client:
         ids = [str(value) for value in columns.pop("item_id", range(count))]
         if not count:
             return _nothing()
-        signature = self._signature("rank_features")
+        signature = self.signature("rank_features")
         inputs = _query_inputs(signature, [query], {name: [value] for name, value in context.items()})
         places = {name: spec for name, spec in signature.inputs.items() if len(spec.shape) > 1}
         _refuse_unknown(columns, places, "item column")
@@ -184,7 +184,8 @@ class Client:
         scores = self.predict("rank_features", inputs)["scores"][0, :count]
         return RankedList.of(ids, scores, np.ones(count, bool))
 
-    def _signature(self, name: str) -> Signature:
+    def signature(self, name: str) -> Signature:
+        """A signature's inputs and outputs. Raises ServingError when the model has none of that name."""
         with self._lock:
             if self._signatures is None:
                 self._signatures = self.metadata()
@@ -210,7 +211,12 @@ class Client:
                 write_tensor(request.inputs[name], value)
             except TypeError as error:
                 raise ValueError(f'input "{name}": {error}') from error
-        response = self._call(wire.PREDICT, request, wire.PredictResponse.FromString)
+        try:
+            response = self._call(wire.PREDICT, request, wire.PredictResponse.FromString)
+        except ServingError:
+            with self._lock:
+                self._signatures = None  # a new version may read other inputs: ask again next time
+            raise
         return {name: read_tensor(tensor) for name, tensor in response.outputs.items()}
 
     def metadata(self) -> dict[str, Signature]:

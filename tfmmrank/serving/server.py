@@ -177,11 +177,15 @@ def serve(
     directory = find_version(model_dir, version)
     grpc_server = grpc.server(futures.ThreadPoolExecutor(workers, "serve"), options=_OPTIONS)
     address = _listen(grpc_server, host, port)  # before the model is loaded, which takes long
-    servable = Servable(directory)
     try:
-        replay_warmup(servable)
-    except RequestError:
-        servable.close()
+        servable = Servable(directory)
+        try:
+            replay_warmup(servable)
+        except RequestError:
+            servable.close()
+            raise
+    except BaseException:
+        grpc_server.stop(None)  # or the port would stay taken
         raise
     return Server(grpc_server, address, servable, name or Path(model_dir).resolve().name, int(directory.name))
 

@@ -6,15 +6,16 @@ from typing import Any
 
 from tfmmrank.stack import tf
 
-_NONE, _JPEG, _PNG, _OTHER = range(4)
-_PNG_DEPTH = 24  # where a PNG's header says how many bits a channel has
+MAX_PIXELS = 50_000_000  # as ``max_image_pixels`` of a recipe; a few bytes must not ask for gigabytes
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG_HEADER = 26  # signature, then width, height, bits a channel and colour type
 
 
 def decode_pictures(encoded: Any, size: int) -> tuple[Any, Any]:
-    """Decodes and resizes pictures of any size and kind, one by one.
+    """Decodes and resizes JPEG and PNG pictures of any size and kind; transparent pixels show a white ground.
 
-    Transparent PNG pixels show a white ground. A JPEG cut short gives what is there, the rest grey. What is not a JPEG,
-    PNG, GIF (its first frame), BMP or WebP, judged by its first bytes, counts as missing.
+    What is neither, has more than ``MAX_PIXELS`` or cannot be decoded counts as missing: one broken picture must not
+    fail the request, or the training, that it is in.
 
     Args:
         encoded: string ``[n]``; empty: missing.
@@ -22,50 +23,52 @@ def decode_pictures(encoded: Any, size: int) -> tuple[Any, Any]:
 
     Returns:
         pixels uint8 ``[n, size, size, 3]`` in RGB, zeros where missing; present bool ``[n]``.
-
-    Raises:
-        tf.errors.InvalidArgumentError: when run on a picture whose first bytes are right and whose rest is broken.
     """
+    count = tf.size(encoded, out_type=tf.int64)
+    # A graph has no try and except; a dataset can drop what raises. The last element stands for "none left".
+    rows = tf.data.Dataset.zip((tf.data.Dataset.range(count), tf.data.Dataset.from_tensor_slices(encoded)))
+    rows = rows.filter(lambda _, picture: _starts(picture, _PNG) | _starts(picture, _JPEG))
+    rows = rows.map(lambda row, picture: (row, _decode(picture, size))).ignore_errors()
+    last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
+    index, pixels = rows.concatenate(last).batch(count + 1).get_single_element()
+    pixels = tf.scatter_nd(index[:, None], pixels, tf.stack([count + 1, size, size, 3]))[:-1]
+    present = tf.scatter_nd(index[:, None], tf.ones_like(index, tf.int32), count[None] + 1)[:-1]
+    return tf.ensure_shape(pixels, [encoded.shape[0], size, size, 3]), tf.equal(present, 1)
 
-    def decode(picture: Any) -> tuple[Any, Any]:
-        kind = _kind(picture)
-        pixels = tf.switch_case(
-            kind,
-            [
-                lambda: tf.zeros([size, size, 3], tf.uint8),
-                lambda: _resize(tf.image.decode_jpeg(picture, channels=3, try_recover_truncated=True), size),
-                lambda: _resize(_decode_png(picture), size),
-                lambda: _resize(tf.io.decode_image(picture, channels=3, expand_animations=False), size),
-            ],
-        )
-        return tf.ensure_shape(pixels, [size, size, 3]), tf.not_equal(kind, _NONE)
 
-    return tf.map_fn(
-        decode,
-        encoded,
-        fn_output_signature=(tf.TensorSpec([size, size, 3], tf.uint8), tf.TensorSpec([], tf.bool)),
+def _starts(picture: Any, magic: bytes) -> Any:
+    return tf.equal(tf.strings.substr(picture, 0, len(magic)), magic)
+
+
+def _decode(picture: Any, size: int) -> Any:
+    pixels = tf.cond(
+        _starts(picture, _PNG), lambda: _decode_png(picture, size), lambda: _decode_jpeg(picture, size)
     )
+    return tf.ensure_shape(pixels, [size, size, 3])
 
 
-def _kind(picture: Any) -> Any:
-    def starts(*magics: bytes) -> Any:
-        return tf.reduce_any([tf.equal(tf.strings.substr(picture, 0, len(magic)), magic) for magic in magics])
-
-    webp = starts(b"RIFF") & tf.strings.regex_full_match(tf.strings.substr(picture, 0, 12), r"RIFF(?s:.*)WEBP")
-    kind = tf.where(starts(b"GIF87a", b"GIF89a", b"BM") | webp, _OTHER, _NONE)
-    kind = tf.where(starts(b"\x89PNG\r\n\x1a\n"), _PNG, kind)
-    return tf.where(starts(b"\xff\xd8\xff"), _JPEG, kind)
+def _decode_jpeg(picture: Any, size: int) -> Any:
+    with tf.control_dependencies([_bounded(tf.image.extract_jpeg_shape(picture))]):
+        return _resize(tf.image.decode_jpeg(picture, channels=3), size)
 
 
-def _decode_png(picture: Any) -> Any:
-    head = tf.strings.join([tf.strings.substr(picture, 0, _PNG_DEPTH + 1), b"\0" * (_PNG_DEPTH + 1)])
-    deep = tf.strings.regex_full_match(tf.strings.substr(head, _PNG_DEPTH, 1), r"\x08|\x10")
+def _decode_png(picture: Any, size: int) -> Any:
+    header = tf.cast(tf.io.decode_raw(tf.strings.substr(picture, 0, _PNG_HEADER), tf.uint8), tf.int64)
+    places = tf.constant([1 << 24, 1 << 16, 1 << 8, 1], tf.int64)
+    shape = tf.stack([tf.reduce_sum(header[20:24] * places), tf.reduce_sum(header[16:20] * places)])
     # Asked for four channels, TensorFlow fills in a wrong alpha for pictures of fewer than 8 bits; those have none.
-    return tf.cond(
-        deep,
-        lambda: _on_white(tf.image.decode_png(picture, channels=4)),
-        lambda: tf.cast(tf.image.decode_png(picture, channels=3), tf.float32),
-    )
+    deep = header[24] >= 8
+    with tf.control_dependencies([_bounded(shape)]):
+        return tf.cond(
+            deep,
+            lambda: _resize(_on_white(tf.image.decode_png(picture, channels=4)), size),
+            lambda: _resize(tf.image.decode_png(picture, channels=3), size),
+        )
+
+
+def _bounded(shape: Any) -> Any:
+    height, width = tf.cast(shape[0], tf.int64), tf.cast(shape[1], tf.int64)
+    return tf.debugging.assert_less_equal(height * width, tf.constant(MAX_PIXELS, tf.int64))
 
 
 def _on_white(pixels: Any) -> Any:

@@ -11,13 +11,15 @@ from tfmmrank.towers.backbones import SMALL_CNN, freeze_batch_norm, make_backbon
 from tfmmrank.towers.base import Tower, towers
 from tfmmrank.towers.decoding import decode_pictures
 
-_SHARED = ("size", "width", "backbone", "weights_from", "trainable_backbone", "frozen_batch_norm", "dropout")
+_SHARED = (
+    "size", "width", "backbone", "weights_from", "trainable_backbone", "frozen_batch_norm", "dropout", "aspects",
+)  # fmt: skip
 
 
 @towers.register("image")
 @keras.utils.register_keras_serializable("tfmmrank")
 class ImageTower(Tower):
-    """A picture to one token, or to one per region.
+    """A picture to tokens: of the whole, or of each region.
 
     Args:
         columns: the one column of encoded pictures.
@@ -28,7 +30,9 @@ class ImageTower(Tower):
         backbone: ``small_cnn``, or a network of ``tf.keras.applications`` by name, such as ``MobileNetV2``.
         width: channels of the small network's first convolution; a multiple of 8.
         weights: what the network starts from: None (fresh), ``imagenet`` (downloaded), or the path of a weights file.
-        tokens: ``pooled`` (one token) or ``regions`` (one a cell of the network's last feature map).
+        tokens: ``pooled`` (over the picture) or ``regions`` (a cell of the network's last feature map).
+        aspects: tokens for each of those, by projections of their own: one token cannot be close to both "red" and
+            "striped" in late interaction, two can.
         trainable_backbone: whether training changes the network.
         frozen_batch_norm: whether batch normalisation layers of the network keep their statistics. Unfrozen ones make
             a picture's training signal depend on its batch, padding included. None: frozen when ``weights`` are given.
@@ -57,6 +61,7 @@ class ImageTower(Tower):
         weights: str | None = None,
         width: int = 16,
         tokens: str = "pooled",
+        aspects: int = 1,
         trainable_backbone: bool = True,
         frozen_batch_norm: bool | None = None,
         dropout: float = 0.1,
@@ -73,7 +78,9 @@ class ImageTower(Tower):
             raise ValueError(f"{where}: size is {size}; expected at least 8 pixels")
         if not 0 <= dropout < 1:
             raise ValueError(f"{where}: dropout is {dropout}; expected a rate in [0, 1)")
-        self.tokens = tokens
+        if aspects < 1:
+            raise ValueError(f"{where}: aspects is {aspects}; expected at least 1")
+        self.tokens, self.aspects = tokens, aspects
         if width < 8 or width % 8:
             raise ValueError(f"{where}: width is {width}; expected a multiple of 8")
         self.size, self.backbone, self.weights_from, self.width = size, backbone, weights, width
@@ -94,7 +101,7 @@ class ImageTower(Tower):
             freeze_batch_norm(self.network)
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
         self.drop = keras.layers.Dropout(dropout, name="drop")
-        self.project = keras.layers.Dense(dim, name="project")
+        self.project = keras.layers.Dense(dim * aspects, name="project")
 
     @property
     def owner(self) -> ImageTower:
@@ -110,7 +117,7 @@ class ImageTower(Tower):
         return {"pixels": pixels, "present": present}
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """Pixels to tokens ``[n, T, dim]``: T is 1, or the number of regions, row by row."""
+        """Pixels to tokens ``[n, T, dim]``: T is the number of regions (1 when pooled), row by row, times aspects."""
         return self.owner._encode(features["pixels"], features["present"], self.tokens, training)
 
     def _encode(self, pixels: Any, present: Any, kind: str, training: bool) -> Tokens:
@@ -121,6 +128,7 @@ class ImageTower(Tower):
         else:
             values = tf.reshape(cells, [-1, cells.shape[1] * cells.shape[2], cells.shape[3]])
         values = self.project(self.drop(self.norm(values), training=training))
+        values = tf.reshape(values, [-1, values.shape[1] * self.aspects, self.dim])
         mask = tf.repeat(present[:, None], values.shape[1], axis=1)
         return Tokens(tf.where(mask[..., None], values, tf.zeros_like(values)), mask)
 
@@ -133,6 +141,7 @@ class ImageTower(Tower):
             "weights": None,
             "width": self.width,
             "tokens": self.tokens,
+            "aspects": self.aspects,
             "trainable_backbone": self.trainable_backbone,
             "frozen_batch_norm": self.frozen_batch_norm,
             "dropout": self.dropout,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ class ResumableTraining(keras.callbacks.Callback):
 
     A checkpoint holds weights, optimizer slots, dropout's random state, the epoch and step reached, the history and the
     early stopping's counters. On a CPU with one seed, a run killed at any moment and started again ends with the
-    weights of an uninterrupted one.
+    weights of an uninterrupted one; but not with a loss that draws random numbers itself (Gumbel, ListMLE's ties,
+    YetiRank, RankDistil): TF-Ranking offers no state of theirs to keep, so that a resumed run draws others.
 
     Args:
-        directory: where checkpoints and ``best.weights.h5`` go.
+        directory: where checkpoints go, the best epoch's in ``best``.
         steps: steps an epoch.
+        of: what is trained on what; a checkpoint of something else is refused.
         monitor: the log to maximise; where it is missing (no validation data), the last epoch counts as the best.
         patience: epochs without a better value before stopping; 0: never stop.
         every_steps: also checkpoint every so many steps; None: after each epoch only.
@@ -31,32 +32,53 @@ class ResumableTraining(keras.callbacks.Callback):
         self,
         directory: Path,
         steps: int,
+        of: str,
         monitor: str = "val_ndcg@10",
         patience: int = 5,
         every_steps: int | None = None,
     ) -> None:
         super().__init__()
-        self.directory, self.steps, self.monitor = directory, steps, monitor
+        self.directory, self.steps, self.of, self.monitor = directory, steps, of, monitor
         self.patience, self.every_steps = patience, every_steps
-        self.state: dict[str, Any] = {"epoch": 0, "step": 0, "best": None, "wait": 0, "done": False, "history": {}}
+        self.state: dict[str, Any] = {
+            "epoch": 0,
+            "step": 0,
+            "best": None,
+            "wait": 0,
+            "done": False,
+            "history": {},
+            "of": of,
+        }
 
     def restore(self, model: Any) -> bool:
-        """Binds to a built, compiled model and loads the last checkpoint; returns whether there was one."""
+        """Binds to a built, compiled model and loads the last checkpoint; returns whether there was one.
+
+        Raises:
+            ValueError: when it is of another model, other data or other training options.
+        """
         model.optimizer.build(model.trainable_variables)
         self._packed = tf.Variable("", dtype=tf.string)
         generators = {f"rng_{i}": generator for i, generator in enumerate(_random_generators(model))}
         checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, state=self._packed, **generators)
         self.manager = tf.train.CheckpointManager(checkpoint, str(self.directory), max_to_keep=2)
+        best = tf.train.Checkpoint(model=model)
+        self.best = tf.train.CheckpointManager(best, str(self.directory / "best"), max_to_keep=1)
         if self.manager.latest_checkpoint is None:
             return False
-        checkpoint.restore(self.manager.latest_checkpoint).expect_partial()
-        self.state = json.loads(self._packed.numpy().decode())
+        reader = tf.train.load_checkpoint(self.manager.latest_checkpoint)
+        state = json.loads(reader.get_tensor("state/.ATTRIBUTES/VARIABLE_VALUE").decode())
+        if state["of"] != self.of:
+            raise ValueError(
+                f"{self.directory}: the last checkpoint is of another model, dataset or training options; begin again "
+                "(resume=False, --restart) or choose another folder"
+            )
+        checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
+        self.state = state
         return True
 
-    @property
-    def best_weights(self) -> Path:
-        """Where the best epoch's weights are."""
-        return self.directory / "best.weights.h5"
+    def restore_best(self) -> None:
+        """Gives the model the weights of its best epoch."""
+        self.best.checkpoint.restore(self.best.latest_checkpoint).assert_existing_objects_matched()
 
     def _save(self) -> None:
         self._packed.assign(json.dumps(self.state))
@@ -80,9 +102,7 @@ class ResumableTraining(keras.callbacks.Callback):
         value = logs.get(self.monitor)
         if value is None or self.state["best"] is None or value > self.state["best"]:
             self.state.update(best=value, wait=0)
-            aside = self.directory / "aside.weights.h5"
-            self.model.save_weights(aside)
-            os.replace(aside, self.best_weights)
+            self.best.save()
         else:
             self.state["wait"] += 1
             if self.patience and self.state["wait"] >= self.patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -45,6 +46,10 @@ def fit(
 
     Returns:
         History: ``{"loss": [...], "val_ndcg@10": [...], ...}``, one value an epoch.
+
+    Raises:
+        ValueError: for a checkpoint of another model, dataset or training options.
+        FloatingPointError: when the loss is no longer finite.
     """
     run = Path(run)
     checkpoints = run / "checkpoints"
@@ -54,7 +59,9 @@ def fit(
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     options: dict[str, Any] = {"batch_size": config.batch_size, "seed": config.seed, "progress": progress}
     batches = ListBatches(data, "train", ranker, list_size=config.list_size, shuffle=True, **options)
-    valid = ListBatches(data, "valid", ranker, static=replicas > 1, **options) if _has(data, "valid") else None
+    # Static batches, or XLA would compile for every number of distinct items anew.
+    static = replicas > 1 or config.jit_compile
+    valid = ListBatches(data, "valid", ranker, static=static, **options) if _has(data, "valid") else None
     steps = -(-len(batches) // replicas)
 
     seed_everything(config.seed)
@@ -62,7 +69,10 @@ def fit(
     ranker.compile(
         make_optimizer(config), config.loss, loss_options=config.loss_options, jit_compile=config.jit_compile
     )
-    keeper = ResumableTraining(checkpoints, steps, patience=config.patience, every_steps=config.checkpoint_every_steps)
+    of = _fingerprint(ranker, config, batches, replicas)
+    keeper = ResumableTraining(
+        checkpoints, steps, of, patience=config.patience, every_steps=config.checkpoint_every_steps
+    )
     keeper.restore(ranker)
 
     def run_epochs(first: int, last: int, skip: int = 0) -> None:
@@ -84,9 +94,21 @@ def fit(
         run_epochs(keeper.state["epoch"], keeper.state["epoch"] + 1, keeper.state["step"])
     if keeper.state["epoch"] < config.epochs and not keeper.state["done"]:
         run_epochs(keeper.state["epoch"], config.epochs)
-    ranker.load_weights(keeper.best_weights)
+    keeper.restore_best()
     _finish(ranker, keeper.state["history"], run)
     return keeper.state["history"]
+
+
+def _fingerprint(ranker: Any, config: TrainConfig, batches: ListBatches, replicas: int) -> str:
+    """Changes with whatever changes a step: what the towers learnt from data, the lists, the options, the replicas."""
+    options = config.model_dump(mode="json", exclude={"epochs", "patience", "checkpoint_every_steps"})
+    model = ranker.get_config()
+    del model["name"], model["fusion"]["name"]  # Keras numbers them within a process
+    parts = [model, options, replicas, batches.lists.query_ids.tolist()]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    for array in (batches.lists.item_rows, batches.lists.labels, batches.lists.weights):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _verbosity(progress: bool) -> int:

@@ -238,7 +238,7 @@ def test_ranker_refuses_what_cannot_work(shop):
 def test_towers_and_fusions_of_ones_own(shop, tmp_path):
     """A user's tower and fusion, registered from outside the package, train, save and load."""
 
-    @towers.register("length")
+    @towers.register("text_length")
     class LengthTower(Tower):
         def preprocess(self, raw):
             return {"length": tf.cast(tf.strings.length(raw[self.columns[0]]), tf.float32)[:, None]}

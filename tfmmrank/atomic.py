@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -55,18 +56,26 @@ def recover(path: str | Path) -> None:
             os.rename(backup, path)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file aside and renames it into place; failing leaves the old file."""
+@contextlib.contextmanager
+def replace_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Gives a file to write into, and makes it ``path`` when the block ends well; failing leaves the old file."""
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     try:
-        with open(aside, "x", encoding="utf-8") as file:
-            file.write(text)
+        with open(aside, "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file as UTF-8, aside, and renames it into place."""
+    with replace_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def _backup(path: Path) -> Path:

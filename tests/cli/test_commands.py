@@ -181,22 +181,22 @@ from tfmmrank import Fusion, Tokens, Tower, register_fusion, register_tower
 from tfmmrank.stack import keras, tf
 
 
-@register_tower("length")
-class LengthTower(Tower):
+@register_tower("title_length")
+class TitleLength(Tower):
     def __init__(self, columns, **options):
         super().__init__(columns, **options)
         self.dense = keras.layers.Dense(self.dim)
 
     def preprocess(self, raw):
         length = tf.strings.length(raw[self.columns[0]], unit="UTF8_CHAR")
-        return {"length": tf.math.log1p(tf.cast(length, tf.float32))}
+        return {"title_length": tf.math.log1p(tf.cast(length, tf.float32))}
 
     def call(self, features, training=False):
-        length = features["length"][:, None]
+        length = features["title_length"][:, None]
         return Tokens(self.dense(length)[:, None, :], length > 0)
 
 
-@register_fusion("first_token")
+@register_fusion("first_tokens")
 class FirstToken(Fusion):
     def build(self, input_shape=None):
         self.project = keras.layers.Dense(self.dim)
@@ -212,13 +212,13 @@ def test_a_tower_and_a_fusion_of_ones_own_train_export_and_serve(shop, capsys, t
     (tmp_path / "my_towers.py").write_text(PLUGIN, encoding="utf-8")
     recipe = yaml.safe_load((shop.run / "recipe.yaml").read_text("utf-8"))
     recipe["model"]["towers"] = {
-        "length": {"kind": "length", "columns": ["title"]},
+        "title_length": {"kind": "title_length", "columns": ["title"]},
         "facts": {"kind": "behaviour", "columns": ["price", "rating"]},
     }
-    recipe["model"]["fusion"] = {"kind": "first_token"}
+    recipe["model"]["fusion"] = {"kind": "first_tokens"}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    assert 'unknown tower "length"' in fails(capsys, "train", file, shop.data, tmp_path / "run")
+    assert 'unknown tower "title_length"' in fails(capsys, "train", file, shop.data, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
     plugin = ("--plugin", "my_towers")

@@ -214,3 +214,40 @@ def test_nothing_left(shop):
         row["grade"] = -1
     with pytest.raises(DataError, match=r"no list is left to write; left out: .*'negative grade': 9"):
         run(shop, on_bad_row="skip")
+
+
+def test_empty_texts_of_rows_left_out_are_not_noted(shop):
+    shop.items.append({**shop.items[0], "title": ""})
+    report = run(shop, on_bad_row="skip").meta["report"]
+    assert report["skipped"] == {"duplicate item id": 1}
+    assert "empty text in title" not in report["noted"]
+    assert report["read"]["items"] == 5  # as many as the table has, whatever becomes of them
+
+
+def test_a_row_with_other_columns_only_is_no_blank_row(shop):
+    recipe = shop.recipe()
+    file = shop.folder / "judgements.csv"
+    lines = [f"{line},{'note' if number == 0 else 'x'}" for number, line in enumerate(file.read_text().splitlines())]
+    file.write_text("\n".join([*lines, ",,,y", ",,,", ""]) + "\n")
+    with pytest.raises(DataError, match=r'judgements\.csv: row 11: column "item_id": is empty; expected an id'):
+        prepare(recipe, shop.folder / "out", progress=False)
+
+
+def test_malformed_rows_at_the_end_are_counted(shop):
+    recipe = shop.recipe(on_bad_row="skip")
+    with open(shop.folder / "judgements.csv", "a") as file:
+        file.write("q1\nq2\n")
+    report = prepare(recipe, shop.folder / "out", progress=False).meta["report"]
+    assert report["skipped"] == {"malformed row": 2}
+
+
+def test_pictures_inside_the_table(shop):
+    png, jpeg = ((shop.folder / name).read_bytes() for name in ("i1.png", "i2.jpg"))
+    shop.forms["items"] = "parquet"
+    for row, content in zip(shop.items, [png, jpeg, None, b"<html>"], strict=True):
+        row["image"] = content
+    data = run(shop)
+    assert list(data.catalogue.rows(range(4))["image"]) == [png, jpeg, b"", b""]
+    noted = data.meta["report"]["noted"]
+    assert (noted["no picture named"], noted["not a picture"]) == (1, 1)
+    assert data.meta["report"]["examples"]["not a picture"].endswith('items.parquet: row 4: column "image": 6 bytes')

@@ -8,13 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfmmrank.data.errors import DataError
-from tfmmrank.data.formats import FORMATS, RawList, read_lists, write_elwc, write_libsvm, write_sequence_example
+from tfmmrank.data import formats
+from tfmmrank.data.errors import DataError, Report
+from tfmmrank.data.example_lists import ExampleListWithContext, read_records, write_record
+from tfmmrank.data.formats import FORMATS, RawList, write_elwc, write_libsvm, write_sequence_example
 from tfmmrank.schema import ExampleLists, LibSVM
 
 
 def data_folder() -> Path:
     return Path(os.environ.get("TFMMRANK_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+
+
+def read_lists(labels, files, report: Report | None = None):
+    return formats.read_lists(labels, files, report or Report("fail"))
 
 
 def libsvm(path: Path, text: str | bytes, num_features: int | None = None) -> list[RawList]:
@@ -97,6 +103,10 @@ def test_libsvm_lists_may_go_on_in_the_next_file(tmp_path):
         ("1 qid:1 1 1:2", '"1"; expected INDEX:VALUE'),
         ("1 qid:1 1:2:3 4", '"4"; expected INDEX:VALUE|"1:2:3"; expected a number'),
         ("1 qid:0 1:1", "qid:0 was seen before other queries"),
+        ("1e39 qid:z 1:1", "grade is 1e39; expected a finite number"),
+        ("1 qid:z 1:1e39", '"1:1e39" is not finite'),
+        ("1 qid:z 1:1 2:-4e38", '"2:-4e38" is not finite'),
+        ("1 qid:z 1" + "0" * 5000 + ":1", "expected INDEX:VALUE with an index from 1 to 4 (num_features"),
     ],
 )
 def test_libsvm_errors_name_file_and_line(tmp_path, line, says):
@@ -104,6 +114,33 @@ def test_libsvm_errors_name_file_and_line(tmp_path, line, says):
         libsvm(tmp_path / "bad.txt", f"0 qid:0 1:1\n1 qid:z 4:0\n{line}\n", num_features=4)
     assert str(error.value).startswith(f"{tmp_path / 'bad.txt'}:3: ")
     assert any(part in str(error.value) for part in says.split("|"))
+
+
+def test_libsvm_lines_that_cannot_be_used_are_left_out(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(
+        b"1 qid:1 1:1\nx qid:1 1:1\n0 qid:2 2:1\n1 qid:1 1:1\n2 qid:2 1:1\n\xff\n1 qid:3 1:z\n1 qid:4 1:inf\n"
+    )
+    report = Report("skip")
+    got = list(read_lists(LibSVM(files={"train": [path]}), [path], report))
+    assert [(made.query_id, made.labels.tolist()) for made in got] == [("1", [1]), ("2", [0, 2])]
+    assert report.skipped == {
+        "bad label": 1,
+        "lines of a query apart": 1,
+        "non-UTF-8 text": 1,
+        "malformed line": 1,
+        "non-finite number": 1,
+    }
+
+
+def test_libsvm_index_that_no_vector_holds(tmp_path):
+    text = "1 qid:1 3:1\n0 qid:1 1000001:1\n"
+    with pytest.raises(
+        DataError, match=r"a\.txt:2: \"1000001:1\"; expected .* from 1 to 3 \(num_features, .* 1,000,000\)"
+    ):
+        libsvm(tmp_path / "a.txt", text)
+    (made,) = libsvm(tmp_path / "b.txt", "1 qid:1 1000000:1\n")
+    assert made.features["features"].shape == (1, 1_000_000)
 
 
 def test_libsvm_files_that_cannot_be_read(tmp_path):
@@ -218,7 +255,7 @@ def test_record_errors(tmp_path):
         assert str(path) in str(error.value)
         return str(error.value)
 
-    assert 'has no label "labels"; did you mean "label"?' in message(records("elwc", label="labels"))
+    assert 'no item has a label "labels"; did you mean "label"?' in message(records("elwc", label="labels"))
     assert 'no item has a feature "prise"; did you mean "price"?' in message(records("elwc", features={"prise": 1}))
     assert 'record 1: item 1: feature "vector" has 3 numbers; expected 2' in message(
         records("elwc", features={"vector": 2})
@@ -229,11 +266,103 @@ def test_record_errors(tmp_path):
     write_elwc(bad, path)
     assert 'record 2: item 1: label "label" is [-1.0]; expected one finite number' in message(records("elwc"))
     path.write_bytes(path.read_bytes()[:-3])
-    assert "record 2 is cut short" in message(records("elwc"))
+    assert "record 2 is cut short or damaged" in message(records("elwc"))
     path.write_text("not a TFRecord file at all")
     assert "is this a TFRecord file?" in message(records("elwc"))
     path.unlink()
     assert "cannot be read" in message(records("elwc"))
+
+
+def spoilt(path: Path, *spoil) -> Path:
+    """Two lists as ELWC, each changed by its function."""
+    write_elwc(two_lists(), path)
+    records = list(read_records(path))
+    with open(path, "wb") as file:
+        for record, change in zip(records, spoil, strict=True):
+            message = ExampleListWithContext.FromString(record)
+            change(message)
+            write_record(file, message.SerializeToString())
+    return path
+
+
+def add_record(path: Path, record: bytes) -> Path:
+    with open(path, "ab") as file:
+        write_record(file, record)
+    return path
+
+
+def same(message) -> None:
+    """Leaves it."""
+
+
+def test_items_and_records_that_cannot_be_used_are_left_out(tmp_path):
+    def label(message):
+        message.examples[0].features.feature["label"].float_list.value[0] = -1
+
+    path = spoilt(tmp_path / "lists", label, same)
+    content = path.read_bytes()
+    add_record(path, b"\xff\xff\xff")
+    report = Report("skip")
+    got = list(read_lists(records("elwc"), [path], report))
+    assert [made.labels.tolist() for made in got] == [[0], [1]]
+    np.testing.assert_array_equal(got[0].features["vector"], [[4, 5, 6]])
+    assert report.skipped == {"bad label": 1, "damaged record": 1}
+    with pytest.raises(DataError, match=r"record 3: is no ExampleListWithContext .*; check labels\.kind"):
+        list(read_lists(records("elwc"), [add_record(spoilt(path, same, same), b"\xff\xff\xff")]))
+    path.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
+    report = Report("skip")
+    assert [made.query_id for made in read_lists(records("elwc"), [path], report)] == ["q2"]
+    assert report.skipped == {"damaged record": 1}
+    path.write_bytes(content[:-3])  # what is cut short may have lost any number of records
+    with pytest.raises(DataError, match="record 2 is cut short or damaged"):
+        list(read_lists(records("elwc"), [path], Report("skip")))
+
+
+def test_feature_of_a_wrong_kind_costs_the_item(tmp_path):
+    def spoil(message):
+        message.examples[0].features.feature["price"].bytes_list.value.append(b"9")
+        message.examples[1].features.feature["vector"].float_list.value.append(1)
+
+    report = Report("skip")
+    path = spoilt(tmp_path / "lists", spoil, same)
+    assert [len(made) for made in read_lists(records("elwc"), [path], report)] == [0, 1]
+    assert report.skipped == {"bad feature": 2}
+
+
+def test_misspelt_names_are_found_after_an_empty_list(tmp_path):
+    path = spoilt(tmp_path / "lists", lambda message: message.ClearField("examples"), same)
+    for option in ({"features": {"prise": 1}}, {"label": "lable"}, {"weight": "wieght"}):
+        with pytest.raises(DataError, match="record 2: no item has a .*; did you mean"):
+            list(read_lists(records("elwc", **option), [path], Report("skip")))
+
+
+def test_query_text(tmp_path):
+    path = spoilt(tmp_path / "lists", same, same)
+    with pytest.raises(
+        DataError, match=r'context feature "qeury" \(labels\.query_text\); did you mean "query"\?; they have'
+    ):
+        list(read_lists(records("elwc", query_text="qeury"), [path], Report("skip")))
+
+    def latin(message):
+        message.context.features.feature["query"].bytes_list.value[0] = b"caf\xe9"
+
+    report = Report("skip")
+    path = spoilt(path, latin, same)
+    assert [made.query_id for made in read_lists(records("elwc", query_text="query"), [path], report)] == ["q2"]
+    assert report.skipped == {"non-UTF-8 text": 1}
+    with pytest.raises(DataError, match=r'record 1: context feature "query": b\'caf\\xe9\' is not UTF-8'):
+        list(read_lists(records("elwc", query_text="query"), [path]))
+
+    def number(message):
+        message.context.features.feature["query"].float_list.value.append(1)
+
+    def words(message):
+        message.context.features.feature["query"].bytes_list.value.append(b"more")
+
+    for spoil, found in ((number, "a float_list"), (words, "2 values in a bytes_list")):
+        path = spoilt(path, spoil, same)
+        with pytest.raises(DataError, match=rf'context feature "query" .* holds {found}; expected one text'):
+            list(read_lists(records("elwc", query_text="query"), [path], Report("skip")))
 
 
 @pytest.mark.data

@@ -28,9 +28,16 @@ COLUMNS = ["query_id", "item_id", "timestamp", "position", "click", "cart", "pur
 LABELS = {"kind": "logs", "table": "log.csv", "cart": "cart", "purchase": "purchase"}
 IPW = {"debias": "ipw", "propensity": "propensity"}
 
+START = 1_700_000_000  # what the times below count from: numbers outside 1990 to 2100 are no times
+
+
+def table(log):
+    frame = pd.DataFrame(log, columns=COLUMNS)
+    return frame.assign(timestamp=[START + at if isinstance(at, int) else at for at in frame["timestamp"].tolist()])
+
 
 def run(shop, log=LOG, labels=None, **data):
-    pd.DataFrame(log, columns=COLUMNS).to_csv(shop.folder / "log.csv", index=False)
+    table(log).to_csv(shop.folder / "log.csv", index=False)
     recipe = shop.recipe(labels={**LABELS, **(labels or {})}, **data)
     return prepare(recipe, shop.folder / "out", progress=False)
 
@@ -111,9 +118,9 @@ def test_bad_rows(shop, row, cause, message):
 
 
 def test_behaviour_features_are_slot_columns_and_a_snapshot_in_the_catalogue(shop):
-    pd.DataFrame(LOG, columns=COLUMNS).to_csv(shop.folder / "log.csv", index=False)
+    table(LOG).to_csv(shop.folder / "log.csv", index=False)
     extra = [("elsewhere", "i1", 5, 1, 1, 0, 0, 1.0)]  # traffic of queries that are in no list
-    pd.DataFrame(LOG + extra, columns=COLUMNS).to_csv(shop.folder / "log.csv", index=False)
+    table(LOG + extra).to_csv(shop.folder / "log.csv", index=False)
     names = ["past_impressions", "past_clicks"]
     recipe = shop.recipe(behaviour={"logs": LABELS, "features": names})
     data = prepare(recipe, shop.folder / "out", progress=False)
@@ -138,7 +145,7 @@ def test_behaviour_features_are_slot_columns_and_a_snapshot_in_the_catalogue(sho
 def times(shop, *times) -> None:
     """Gives the queries times."""
     for row, time in zip(shop.queries, times, strict=True):
-        row["time"] = time
+        row["time"] = START + time if isinstance(time, int) else time
     shop.query_columns["timestamp"] = "time"
 
 
@@ -161,7 +168,8 @@ def test_a_list_with_a_time_is_labelled_by_events_at_its_time_or_later(shop):
     assert seen(data, "train")["q1"] == {"i1": 1, "i3": 0}
     report = data.meta["report"]
     assert report["noted"]["log row before its list's time: no label"] == 2
-    message = 'log.csv: row 2: an event of query "q1" is from 10, its list from 20 (seconds since 1970)'
+    when = f"is from {START + 10}, its list from {START + 20} (seconds since 1970)"
+    message = f'log.csv: row 2: an event of query "q1" {when}'
     assert report["examples"]["log row before its list's time: no label"].endswith(message)
 
 
@@ -198,7 +206,7 @@ def test_the_events_of_a_held_out_text_are_hidden_by_text(shop):
     shop.judgements += [{"query_id": "q5", "item_id": "i1", "grade": 1}]
     shop.judgements = [row for row in shop.judgements if row["query_id"] != "q4"]
     logs = [("q4", "i1", 10, 1, 1, 0, 0, 1.0), ("elsewhere", "i1", 10, 1, 0, 0, 0, 1.0)]
-    pd.DataFrame(logs, columns=COLUMNS).to_csv(shop.folder / "log.csv", index=False)
+    table(logs).to_csv(shop.folder / "log.csv", index=False)
     recipe = shop.recipe(behaviour={"logs": LABELS}, on_bad_row="skip")
     data = prepare(recipe, shop.folder / "out", progress=False)
     assert seen(data, "train")["q1"]["i1"] == 0
@@ -249,7 +257,7 @@ def test_two_logs_are_read_one_by_one(shop):
 
 
 def test_a_log_needs_no_positions(shop):
-    without = pd.DataFrame(LOG, columns=COLUMNS).drop(columns="position")
+    without = table(LOG).drop(columns="position")
     run(shop)
     without.to_csv(shop.folder / "log.csv", index=False)
     data = prepare(shop.recipe(labels=LABELS, behaviour={"logs": LABELS}), shop.folder / "out", progress=False)

@@ -96,6 +96,73 @@ JPEG = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64,
 PNG = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "PNG")
 
 
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [PNG[:-12], PNG[:-16], PNG[:-1], flipped(PNG, len(PNG) - 13), PNG + b"\0"],
+    ids=["no end", "no checksum", "half an end", "a wrong checksum", "more behind the end"],
+)
+def test_a_damaged_picture_that_can_be_read_is_written_anew(content):
+    """What decodes pictures in a graph is stricter than Pillow."""
+    picture = check_picture(content, LIMIT)
+    assert picture.converted == "picture converted: damaged"
+    np.testing.assert_array_equal(decode(picture.content), decode(PNG))
+
+
+def test_a_jpeg_must_end_but_may_have_more_behind():
+    assert check_picture(JPEG + b"\0\0trailer", LIMIT) == (JPEG + b"\0\0trailer", None, None)
+    start = JPEG.index(b"\xff\xda") + 200
+    hidden = JPEG[:start] + b"\xff\xdc\xff\xff" + JPEG[start + 4 :]  # a marker that says: skip what follows
+    assert check_picture(hidden, LIMIT).content != hidden
+
+
+def test_any_failure_of_a_decoder_is_a_broken_picture():
+    avif = encode(Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), "AVIF")
+    for at in range(0, len(avif), 3):
+        check_picture(flipped(avif, at), LIMIT)
+    dds = (
+        b"DDS "
+        + struct.pack("<7I", 124, 0x1007, 8, 8, 0, 0, 0)
+        + bytes(44)
+        + struct.pack("<2I4s", 32, 4, b"ZZZZ")
+        + bytes(60)
+    )
+    assert check_picture(dds, LIMIT).cause == "not a picture"
+    assert check_picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", LIMIT).cause == "not a picture"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "progressive", "restarts", "GIF", "WEBP", "AVIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_what_is_accepted_decodes_whatever_happened_to_its_bytes(form, mode):
+    rng = np.random.default_rng(0)
+    values = np.add.outer(np.arange(24) * 5, np.arange(32) * 3)[..., None] + rng.integers(0, 60, 3)
+    image = Image.fromarray(values.astype(np.uint8)).convert(mode)
+    jpeg = {"progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 2}}
+    whole = encode(image, "JPEG", **jpeg[form]) if form in jpeg else encode(image, form)
+    accepted = 0
+    for _ in range(3000):
+        content = bytearray(whole)
+        at, how = int(rng.integers(len(content))), int(rng.integers(4))
+        if how == 0:
+            del content[-int(rng.integers(1, 60)) :]
+        elif how == 1:
+            content[at : at + 8] = bytes(len(content[at : at + 8]))
+        elif how == 2:
+            del content[at : at + int(rng.integers(1, 5))]
+        else:
+            content[at] ^= 1 << int(rng.integers(8))
+        picture = check_picture(bytes(content), LIMIT)
+        assert bool(picture.content) == (picture.cause is None)
+        if picture.content:
+            decode(picture.content)
+            accepted += 1
+    assert accepted
+
+
 @pytest.mark.parametrize(
     ("content", "cause"),
     [

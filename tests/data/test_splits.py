@@ -111,14 +111,14 @@ def test_by_time_the_latest_are_for_test(shop):
 
 
 def test_by_time_one_moment_is_not_parted(shop):
-    fill(shop, 10, time=[1, 1, 1, 1, 2, 2, 2, 2, 2, 3])
+    fill(shop, 10, time=[f"2026-01-0{day}" for day in (1, 1, 1, 1, 2, 2, 2, 2, 2, 3)])
     shop.query_columns = {"timestamp": "time"}
     found = members(run(shop, split={"by": "time", "valid": 0.0, "test": 0.2}))
     assert {name: len(queries) for name, queries in found.items()} == {"train": 4, "test": 6}
 
 
 def test_by_time_recurring_texts(shop):
-    fill(shop, 10, time=list(range(10)))
+    fill(shop, 10, time=[f"2026-01-{day + 1:02d}" for day in range(10)])
     shop.query_columns = {"timestamp": "time"}
     shop.queries[9]["query"] = "TEXT 0"
     split = {"by": "time", "valid": 0.2, "test": 0.3}

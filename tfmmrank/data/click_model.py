@@ -76,7 +76,7 @@ class Funnel:
 
     Example:
         >>> funnel = Funnel(PositionBasedModel.power_law(10))
-        >>> events = funnel.simulate(attraction, cart=0.3, purchase=0.5, rng=np.random.default_rng(0))
+        >>> events = funnel.simulate([0.5, 0.5], cart=0.3, purchase=0.5, rng=np.random.default_rng(0))
     """
 
     def __init__(self, clicks: PositionBasedModel) -> None:

@@ -111,7 +111,7 @@ def read_records(path: Path) -> Iterator[bytes]:
     """The records of a TFRecord file. Raises ValueError where it is cut short or damaged."""
     for number, record in enumerate(read_records_or_damage(path), 1):
         if record is None:
-            raise ValueError(f"{path}: record {number} is damaged")
+            raise ValueError(f"{path}: record {number} is cut short or damaged")
         yield record
 
 
@@ -129,5 +129,5 @@ def read_records_or_damage(path: Path) -> Iterator[bytes | None]:
             (length,) = struct.unpack("<Q", header[:8])
             record, checksum = file.read(length), file.read(4)
             if len(record) < length or len(checksum) < 4:
-                raise ValueError(f"{path}: record {number} is cut short")
+                raise ValueError(f"{path}: record {number} is cut short or damaged")
             yield record if checksum == _masked_crc(record) else None

@@ -75,11 +75,11 @@ def _check_files(parts: dict[str, list[Path]]) -> None:
                 raise DataError(f"{file}: there is no such file (labels.files.{split})")
             if file.stat().st_size == 0:
                 raise DataError(f"{file}: is empty, 0 bytes (labels.files.{split})")
-            other = seen.setdefault(os.path.realpath(file), split)
-            if other is not split or files.count(file) > 1:
-                raise DataError(
-                    f"{file}: is listed twice, in labels.files.{other} and labels.files.{split}; expected each file once"
-                )
+            real = os.path.realpath(file)
+            if real in seen:
+                where = f"labels.files.{seen[real]} and labels.files.{split}"
+                raise DataError(f"{file}: is listed twice, in {where}; expected each file once")
+            seen[real] = split
 
 
 class _Sides:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tfmmrank.atomic import replace_file
 from tfmmrank.data.columns import LARGEST
 from tfmmrank.data.errors import DataError, Report
-from tfmmrank.data.raw_list import BadPart, RawList, written_aside
+from tfmmrank.data.raw_list import BadPartError, RawList
 
 FEATURES = "features"
 MOST_FEATURES = 1_000_000  # a feature takes memory in every line: a higher index is a mistake
@@ -42,11 +43,11 @@ def read_libsvm(files: Sequence[Path], num_features: int | None, report: Report)
             try:
                 grade, qid, vector = _parse(where, line, width)
                 if qid != query and qid in seen:
-                    raise BadPart(
+                    raise BadPartError(
                         "lines of a query apart",
                         f"{where}: qid:{qid} was seen before other queries; expected a query's lines together",
                     )
-            except BadPart as bad:
+            except BadPartError as bad:
                 bad.tell(report)
                 continue
             if qid != query:
@@ -81,7 +82,7 @@ def write_libsvm(lists: Iterable[RawList], path: str | Path) -> None:
     Raises:
         DataError: for a feature that is not numeric, or a query id with white space.
     """
-    with written_aside(path) as file:
+    with replace_file(path) as file:
         for made in lists:
             if not made.query_id or made.query_id.split() != [made.query_id]:
                 raise DataError(f'query id "{made.query_id}": LibSVM needs one without white space')
@@ -112,16 +113,16 @@ def _parse(where: str, line: bytes, width: int) -> tuple[float, str, np.ndarray]
     try:
         parts = line.decode("utf-8").split()
     except UnicodeDecodeError as error:
-        raise BadPart("non-UTF-8 text", f"{where}: is not UTF-8 ({error.reason}): {line[:60]!r}") from error
+        raise BadPartError("non-UTF-8 text", f"{where}: is not UTF-8 ({error.reason}): {line[:60]!r}") from error
     try:
         grade = float(parts[0])
     except ValueError as error:
-        raise BadPart("bad grade", f'{where}: grade is "{parts[0]}"; expected a number') from error
+        raise BadPartError("bad label", f'{where}: grade is "{parts[0]}"; expected a number') from error
     if not 0 <= grade <= LARGEST:
-        raise BadPart("bad grade", f"{where}: grade is {parts[0]}; expected a finite number, 0 or more")
+        raise BadPartError("bad label", f"{where}: grade is {parts[0]}; expected a finite number, 0 or more")
     if len(parts) < 2 or not parts[1].startswith("qid:") or len(parts[1]) == 4:
         found = f'"{parts[1]}"' if len(parts) > 1 else "the end of the line"
-        raise BadPart("malformed line", f"{where}: {found} follows the grade; expected qid:QUERY")
+        raise BadPartError("malformed line", f"{where}: {found} follows the grade; expected qid:QUERY")
     return grade, parts[1][4:], _vector(where, parts[2:], width)
 
 
@@ -142,7 +143,7 @@ def _vector(where: str, pairs: list[str], width: int) -> np.ndarray:
     for pair in pairs:
         index, value = _pair(where, pair, width)
         if index in given:
-            raise BadPart("malformed line", f'{where}: "{pair}": index {index} is given twice')
+            raise BadPartError("malformed line", f'{where}: "{pair}": index {index} is given twice')
         given.add(index)
         vector[index - 1] = value
     return vector
@@ -152,16 +153,16 @@ def _pair(where: str, pair: str, width: int) -> tuple[int, float]:
     index, colon, value = pair.partition(":")
     if not colon or not 1 <= _index(index) <= width:
         limit = f"{width} (num_features, or the highest index up to {MOST_FEATURES:,})"
-        raise BadPart("malformed line", f'{where}: "{pair}"; expected INDEX:VALUE with an index from 1 to {limit}')
+        raise BadPartError("malformed line", f'{where}: "{pair}"; expected INDEX:VALUE with an index from 1 to {limit}')
     if value == "NULL":
         return int(index), np.nan
     try:
         number = float(value)
     except ValueError as error:
-        raise BadPart("malformed line", f'{where}: "{pair}"; expected a number after the colon') from error
+        raise BadPartError("malformed line", f'{where}: "{pair}"; expected a number after the colon') from error
     if not abs(number) <= LARGEST:
         expected = "expected a finite number that float32 holds, or NULL for a missing one"
-        raise BadPart("non-finite number", f'{where}: "{pair}" is not finite; {expected}')
+        raise BadPartError("non-finite number", f'{where}: "{pair}" is not finite; {expected}')
     return int(index), number
 
 

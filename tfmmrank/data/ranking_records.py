@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfmmrank.atomic import replace_file
 from tfmmrank.data.errors import DataError, Report
 from tfmmrank.data.example_lists import (
     ExampleListWithContext,
@@ -20,7 +21,7 @@ from tfmmrank.data.example_lists import (
     set_features,
     write_record,
 )
-from tfmmrank.data.raw_list import BadPart, RawList, written_aside
+from tfmmrank.data.raw_list import BadPartError, RawList
 from tfmmrank.registry import nearest
 from tfmmrank.schema import ExampleLists
 
@@ -52,7 +53,7 @@ def read_records_lists(labels: ExampleLists, files: Sequence[Path], report: Repo
                 contexts.update(context)
                 query_id = _query_id(where, context)
                 query = _query(where, labels, context)
-            except BadPart as bad:
+            except BadPartError as bad:
                 bad.tell(report)
                 continue
             if items and not named:
@@ -74,7 +75,7 @@ def write_elwc(lists: Iterable[RawList], path: str | Path) -> None:
     Context: ``query_id`` and the query's columns. Examples: ``label``, ``weight`` and the features; a missing number
     is NaN, a missing text is empty.
     """
-    with written_aside(path) as file:
+    with replace_file(path) as file:
         for made in lists:
             columns = _columns(made)
             examples = ({name: values[i] for name, values in columns.items()} for i in range(len(made)))
@@ -83,7 +84,7 @@ def write_elwc(lists: Iterable[RawList], path: str | Path) -> None:
 
 def write_sequence_example(lists: Iterable[RawList], path: str | Path) -> None:
     """Writes lists as SequenceExample: context as in ``write_elwc``, one feature list a column, one frame an item."""
-    with written_aside(path) as file:
+    with replace_file(path) as file:
         for made in lists:
             message = SequenceExample()
             _set(message.context.feature, {"query_id": made.query_id.encode(), **made.query})
@@ -135,20 +136,20 @@ def _records(file: Path) -> Iterator[tuple[str, bytes | None]]:
 def _split(where: str, labels: ExampleLists, record: bytes | None) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
     """A record's context features, and each item's features."""
     if record is None:
-        raise BadPart("damaged record", f"{where}: is damaged: it does not match its checksum")
+        raise BadPartError("damaged record", f"{where}: is damaged: it does not match its checksum")
     message = ExampleListWithContext if labels.kind == "elwc" else SequenceExample
     try:
         made = message.FromString(record)
     except Exception as error:  # protobuf's DecodeError has no public home in every version
         found = f"is no {message.DESCRIPTOR.name} ({error}); check labels.kind"
-        raise BadPart("damaged record", f"{where}: {found}") from error
+        raise BadPartError("damaged record", f"{where}: {found}") from error
     if labels.kind == "elwc":
         return made.context.features.feature, [example.features.feature for example in made.examples]
     lists = {name: list(value.feature) for name, value in made.feature_lists.feature_list.items()}
     if len({len(frames) for frames in lists.values()}) > 1:
         shown = ", ".join(f"{name} {len(frames)}" for name, frames in sorted(lists.items()))
         found = f"feature lists have different lengths ({shown}); expected one frame an item"
-        raise BadPart("damaged record", f"{where}: {found}")
+        raise BadPartError("damaged record", f"{where}: {found}")
     frames = zip(*lists.values(), strict=True)
     return made.context.feature, [dict(zip(lists, frame, strict=True)) for frame in frames]
 
@@ -195,7 +196,7 @@ def _text(where: str, name: str, value: bytes) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
         found = f'context feature "{name}": {bytes(value)[:60]!r} is not UTF-8'
-        raise BadPart("non-UTF-8 text", f"{where}: {found}") from error
+        raise BadPartError("non-UTF-8 text", f"{where}: {found}") from error
 
 
 def _make(
@@ -211,7 +212,7 @@ def _make(
             grade = _number(at, "label", labels.label, item)
             weight = _number(at, "weight", labels.weight, item) if labels.weight and labels.weight in item else 1.0
             found = {name: _feature(at, name, width, item) for name, width in labels.features.items()}
-        except BadPart as bad:
+        except BadPartError as bad:
             bad.tell(report)
             continue
         grades.append(grade)
@@ -229,26 +230,26 @@ def _feature(where: str, name: str, width: int, item: Mapping[str, Any]) -> list
     """An item's numbers of a feature, NaN where it has none."""
     found = _numbers(where, name, item[name]) if name in item else []
     if len(found) not in (0, width):
-        raise BadPart("bad feature", f'{where}: feature "{name}" has {len(found)} numbers; expected {width}')
+        raise BadPartError("bad feature", f'{where}: feature "{name}" has {len(found)} numbers; expected {width}')
     if np.isinf(found).any():
         expected = "expected finite numbers, or NaN for missing"
-        raise BadPart("bad feature", f'{where}: feature "{name}" is infinite; {expected}')
+        raise BadPartError("bad feature", f'{where}: feature "{name}" is infinite; {expected}')
     return found or [np.nan] * width
 
 
 def _number(where: str, what: str, name: str, item: Mapping[str, Any]) -> float:
     if name not in item:
         known = f"it has: {', '.join(sorted(item))}"
-        raise BadPart(f"bad {what}", f'{where}: has no {what} "{name}"{nearest(name, list(item))}; {known}')
+        raise BadPartError(f"bad {what}", f'{where}: has no {what} "{name}"{nearest(name, list(item))}; {known}')
     found = _numbers(where, name, item[name])
     if len(found) != 1 or not 0 <= found[0] < np.inf:
         expected = "expected one finite number, 0 or more"
-        raise BadPart(f"bad {what}", f'{where}: {what} "{name}" is {found}; {expected}')
+        raise BadPartError(f"bad {what}", f'{where}: {what} "{name}" is {found}; {expected}')
     return found[0]
 
 
 def _numbers(where: str, name: str, feature: Any) -> list[float]:
     kind = feature.WhichOneof("kind")
     if kind == "bytes_list":
-        raise BadPart("bad feature", f'{where}: feature "{name}" holds bytes; expected floats or whole numbers')
+        raise BadPartError("bad feature", f'{where}: feature "{name}" holds bytes; expected floats or whole numbers')
     return [float(value) for value in getattr(feature, kind).value] if kind else []

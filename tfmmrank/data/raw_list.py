@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +34,7 @@ class RawList:
         return len(self.labels)
 
 
-class BadPart(DataError):
+class BadPartError(DataError):
     """A line, item or record that cannot be used. Readers raise it, catch it, and hand it to the report.
 
     Args:
@@ -53,17 +49,3 @@ class BadPart(DataError):
     def tell(self, report: Report) -> None:
         """Counts it. Raises DataError when failing on bad rows."""
         report.bad_row(self.cause, str(self))
-
-
-@contextmanager
-def written_aside(path: str | Path) -> Iterator[BinaryIO]:
-    """A file that appears at ``path`` only when the block ends well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with open(aside, "wb") as file:
-            yield file
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

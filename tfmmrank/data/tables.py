@@ -37,8 +37,8 @@ class Chunk:
         file: where they stand.
         rows: int64 ``[n]``, their numbers, from 1: in CSV the header is row 1, as in a spreadsheet; in JSON Lines it is
             the line; in Parquet the row.
-        columns: object arrays ``[n]`` of str, bytes, numbers or Moment; a missing value is None or an empty string. Text
-            that is not UTF-8 carries its bytes as surrogates (PEP 383).
+        columns: object arrays ``[n]`` of str, bytes, numbers or Moment; a missing value is None or an empty string.
+            Text that is not UTF-8 carries its bytes as surrogates (PEP 383).
     """
 
     file: Path
@@ -126,7 +126,7 @@ def _read_csv(file: Path, wanted: list[str], rows: int, report: Report) -> Itera
                 raise DataError(f"{file}: row {number}: {found}")
             report.bad_row("malformed row", f"{file}: row {number}: {found}")
 
-    start = 2
+    start, last = 2, b""
     try:
         # One thread, because only then are the numbers of malformed rows known. All columns, because only then is it
         # known whether a row is blank.
@@ -149,14 +149,15 @@ def _read_csv(file: Path, wanted: list[str], rows: int, report: Report) -> Itera
             numbers = numbers[~np.isin(numbers, list(malformed))][: len(batch)]
             start = int(numbers[-1]) + 1 if len(numbers) else start
             tell(start)
-            if len(batch) and _runs_to_the_end(file, batch.column(len(header) - 1)[-1].as_py()):
-                raise DataError(f"{file}: row {numbers[-1]}: {_UNCLOSED}")
+            last = batch.column(len(header) - 1)[-1].as_py() if len(batch) else last
             batch, numbers = _without_blank_rows(file, batch, numbers, report)
             for at in range(0, len(batch), rows):
                 part = batch.slice(at, rows)
                 texts = {name: _decoded(part.column(place)) for name, place in places.items()}
                 yield Chunk(file, numbers[at : at + rows], texts)
         tell(np.inf)
+        if _runs_to_the_end(file, last):
+            raise DataError(f"{file}: row {start - 1}: {_UNCLOSED}")
     except pa.ArrowException as error:
         found = str(error).splitlines()[0][:200]
         hint = f"; {_UNCLOSED}" if "straddl" in found else ""
@@ -172,9 +173,10 @@ def _ends_with(file: Path, tail: bytes) -> bool:
 
 
 def _runs_to_the_end(file: Path, value: bytes) -> bool:
-    """Whether a file's last value begins with a quote and ends with the file: the quote was not closed."""
-    raw = value.replace(b'"', b'""')
-    return (b"\n" in raw or b"\r" in raw) and _ends_with(file, b'"' + raw)
+    """Whether a file's last value begins with a quote and takes all that follows: the quote was not closed."""
+    lines = value.splitlines()
+    # A value of one line, or of line ends alone, took no rows.
+    return lines != [value] and any(lines) and _ends_with(file, b'"' + value.replace(b'"', b'""'))
 
 
 def _without_blank_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -77,6 +78,8 @@ class BM25:
             ValueError: when the dataset has no texts to index, or no query text, or lacks a column.
         """
         import bm25s
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it asks for DEBUG
 
         texts = [name for name, kind in data.item_columns.items() if kind == "text"]
         for name in self.columns or []:

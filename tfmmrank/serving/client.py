@@ -152,7 +152,11 @@ class Client:
         inputs["num_items"] = np.array([len(ids) for ids in item_ids], np.int32)
         outputs = self.predict("rank", inputs)
         return [
-            RankedList.of([i.decode("utf-8") if isinstance(i, bytes) else str(i) for i in ids], outputs["scores"][b, : len(ids)], outputs["known"][b, : len(ids)])
+            RankedList.of(
+                [i.decode("utf-8") if isinstance(i, bytes) else str(i) for i in ids],
+                outputs["scores"][b, : len(ids)],
+                outputs["known"][b, : len(ids)],
+            )
             for b, ids in enumerate(item_ids)
         ]
 

@@ -41,9 +41,7 @@ def _starts(picture: Any, magic: bytes) -> Any:
 
 
 def _decode(picture: Any, size: int) -> Any:
-    pixels = tf.cond(
-        _starts(picture, _PNG), lambda: _decode_png(picture, size), lambda: _decode_jpeg(picture, size)
-    )
+    pixels = tf.cond(_starts(picture, _PNG), lambda: _decode_png(picture, size), lambda: _decode_jpeg(picture, size))
     return tf.ensure_shape(pixels, [size, size, 3])
 
 

@@ -158,13 +158,19 @@ def _look_up(
         "item_id": columns.ids(chunk, config.item_id, report, good),
         "query_id": columns.ids(chunk, config.query_id, report, good),
     }
-    found = bench.arrays(
-        "SELECT i.item_row, q.q_row, coalesce(q.query_key, chunk.query_id) AS query_key FROM chunk "
-        "LEFT JOIN items i USING (item_id) LEFT JOIN queries q ON q.query_id = chunk.query_id ORDER BY chunk.at",
-        {**ids, "at": np.arange(len(chunk))},
+    # Two joins of the chunk alone: the engine then holds the chunk in memory, not the table.
+    items = bench.arrays(
+        "SELECT item_row FROM chunk LEFT JOIN items USING (item_id) ORDER BY place",
+        {"item_id": ids["item_id"], "place": np.arange(len(chunk))},
     )
-    rows = {name: np.ma.filled(found[name], -1).astype(np.int64) for name in ("item_row", "q_row")}
-    return ids, {**rows, "query_key": np.asarray(found["query_key"], object)}
+    queries = bench.arrays(
+        "SELECT q_row, coalesce(query_key, query_id) AS query_key FROM chunk LEFT JOIN queries USING (query_id) "
+        "ORDER BY place",
+        {"query_id": ids["query_id"], "place": np.arange(len(chunk))},
+    )
+    rows = {"item_row": items["item_row"], "q_row": queries["q_row"]}
+    filled = {name: np.ma.filled(found, -1).astype(np.int64) for name, found in rows.items()}
+    return ids, {**filled, "query_key": np.asarray(queries["query_key"], object)}
 
 
 def _report_unknown(

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tfmmrank.data.errors import DataError, Report
 from tfmmrank.registry import nearest
 
-_CSV_BLOCK_BYTES = 4 * 2**20
+_CSV_BLOCK_BYTES = 2**20  # the most that a row may take; Arrow reads 32 blocks ahead, so no more than needed
 _CSV_HEADER_BYTES = 2**20
 _PICTURE_ROWS = 1000  # the most rows held at once of a table with pictures inside
 _UNCLOSED = "a quote is probably not closed here or before; the rest of the table was read as one value"

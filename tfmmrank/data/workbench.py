@@ -27,6 +27,8 @@ class Workbench:
         self.limit_memory(MEMORY_LIMIT)
         self.con.execute("SET temp_directory=$folder", {"folder": str(folder / "spill")})
         self.con.execute("SET threads=2")
+        self.con.execute("SET allocator_flush_threshold='1MB'")  # what is free goes back to the system at once
+        self.con.execute("SET allocator_bulk_deallocation_flush_threshold='1MB'")
         self.con.execute("SET preserve_insertion_order=false")
 
     def limit_memory(self, limit: str) -> None:

@@ -30,10 +30,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# uv resolves for every supported Python at once; the lock carries hashes and no index address.
+# uv resolves for every supported Python at once; the lock carries hashes and no index address. The marker that it puts on
+# every line goes: elsewhere pip would install nothing and say nothing.
+HERE := python_full_version < '3.14' and platform_machine == 'x86_64' and sys_platform == 'linux'
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header -o requirements.lock
+	sed -i "s/ ; $(HERE)//; s/ and $(subst python_full_version < '3.14' and ,,$(HERE))//" requirements.lock
 
 clean:
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -63,10 +63,9 @@ class Signatures:
     def rank(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """By id: query columns ``[B]``, ``item_ids [B, L]``, ``num_items [B]`` to ``scores``, ``known`` ``[B, L]``."""
         assert self.table is not None
-        ids = inputs["item_ids"]
-        shape = tf.shape(ids)
-        with tf.control_dependencies(self._checks(inputs, shape)):
-            rows = self.table.rows(ids)
+        shape = tf.shape(inputs["item_ids"])
+        inputs = _checked(inputs, self._checks(inputs, shape))
+        rows = self.table.rows(inputs["item_ids"])
         mask = _slot_mask(inputs["num_items"], shape)
         items = {**self.table.tokens(rows), **self._slot_tokens(self.table.slots(rows), shape)}
         scores = self.ranker.score(self._query_tokens(inputs), items, mask)
@@ -75,8 +74,8 @@ class Signatures:
     def rank_features(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """From raw values: query columns ``[B]``, item and slot columns ``[B, L]``, ``num_items`` to ``scores``."""
         shape = tf.shape(inputs[self.columns.places[0].name])[:2]
-        with tf.control_dependencies(self._checks(inputs, shape)):
-            mask = _slot_mask(inputs["num_items"], shape)
+        inputs = _checked(inputs, self._checks(inputs, shape))
+        mask = _slot_mask(inputs["num_items"], shape)
         return {"scores": self._score_raw(inputs, mask, shape)}
 
     def predict_elwc(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,12 +84,10 @@ class Signatures:
         The context holds query columns, the examples item and slot columns, by name, as bytes or floats; a feature
         left out is missing. L is the longest list's length.
         """
-        serialized = inputs["input_ranking_data"]
         message = "input input_ranking_data must hold at least one ExampleListWithContext"
-        with tf.control_dependencies([tf.debugging.assert_positive(tf.size(serialized), message)]):
-            serialized = tf.identity(serialized)
+        inputs = _checked(inputs, [tf.debugging.assert_positive(tf.size(inputs["input_ranking_data"]), message)])
         parsed = tfr.data.parse_from_example_list(
-            serialized,
+            inputs["input_ranking_data"],
             context_feature_spec={column.name: column.feature for column in self.columns.query} or None,
             example_feature_spec={column.name: _with_axis(column) for column in self.columns.places},
             mask_feature_name="list mask",
@@ -158,15 +155,19 @@ class Signatures:
 
     def embed_query(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Query columns ``[B]`` to ``embedding [B, d]``, of length 1 (0 where all is missing)."""
-        with tf.control_dependencies(_same_length(inputs)):
-            inputs = {name: tf.identity(value) for name, value in inputs.items()}
+        inputs = _checked(inputs, _same_length(inputs))
         return {"embedding": _pooled(self._query_tokens(inputs))}
 
     def embed_items(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Item columns ``[N]`` to ``embedding [N, d]``, of length 1 (0 where all is missing)."""
-        with tf.control_dependencies(_same_length(inputs)):
-            inputs = {name: tf.identity(value) for name, value in inputs.items()}
+        inputs = _checked(inputs, _same_length(inputs))
         return {"embedding": _pooled(self._item_tokens(inputs))}
+
+
+def _checked(inputs: Mapping[str, Any], checks: list[Any]) -> dict[str, Any]:
+    """The inputs, of which nothing is computed before the checks are: else another op's error may come first."""
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in inputs.items()}
 
 
 def _same_length(inputs: Mapping[str, Any]) -> list[Any]:

@@ -1,0 +1,72 @@
+"""What every pretrained encoder is: a network whose lower part is computed once an item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfmmrank.registry import Registry
+from tfmmrank.stack import keras
+from tfmmrank.tokens import Tokens
+
+OUTPUTS = ("pooled", "tokens", "both")
+
+text_encoders: Registry = Registry("text encoder")
+image_encoders: Registry = Registry("image encoder")
+
+
+class Encoder(keras.layers.Layer):
+    """A pretrained network behind a tower.
+
+    Three parts, one after the other: ``preprocess`` on the host (strings and pictures to numbers, stock graph ops),
+    ``lower`` (the blocks that training does not change: run once an item, its result is kept), and ``call`` (what
+    training does change, possibly nothing).
+
+    Args:
+        trainable_blocks: how many of the top blocks training changes; 0: none, None: all, embeddings included.
+        output: ``pooled`` (one vector), ``tokens`` (one a word piece, or a region of the picture) or ``both`` (the
+            pooled one first).
+        name: the layer's name.
+
+    Attributes:
+        width: of the vectors.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+
+    width: int
+
+    def __init__(
+        self, trainable_blocks: int | None = 0, output: str = "pooled", name: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if output not in OUTPUTS:
+            raise ValueError(f'output is "{output}"; expected one of {", ".join(OUTPUTS)}')
+        if trainable_blocks is not None and trainable_blocks < 0:
+            raise ValueError(f"trainable_blocks is {trainable_blocks}; expected 0 or more, or null for all")
+        self.trainable_blocks, self.output_kind = trainable_blocks, output
+
+    def preprocess(self, raw: Any) -> dict[str, Any]:
+        """Raw values, string ``[n]``, to numeric features ``{name: [n, ...]}``, static past the first axis."""
+        raise NotImplementedError
+
+    def lower(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """Preprocessed features through the frozen blocks, to features ``{name: [n, ...]}`` to keep.
+
+        With every block frozen that is all there is to compute, and only what ``output`` asks for is kept. With none
+        frozen the features come back as they are.
+        """
+        raise NotImplementedError
+
+    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+        """What ``lower`` gave to tokens ``[n, T, width]`` with their mask; missing raw values are all masked."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything but the weights (JSON values): ``from_config`` needs neither files nor packages of weights."""
+        return {
+            **super().get_config(),
+            "trainable_blocks": self.trainable_blocks,
+            "output": self.output_kind,
+        }

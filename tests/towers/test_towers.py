@@ -203,7 +203,7 @@ def test_base_checks_its_arguments(text):
 
 
 def test_a_picture_that_cannot_be_decoded_is_missing_and_the_others_are_not():
-    from tfmmrank.towers.decoding import decode_pictures
+    from tfmmrank.encoders.decoding import decode_pictures
 
     red, green = (encode_picture(color, form="PNG") for color in ((255, 0, 0), (0, 255, 0)))
     jpeg = encode_picture(size=(200, 200), form="JPEG")

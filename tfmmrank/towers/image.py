@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tfmmrank.encoders.backbones import SMALL_CNN, freeze_batch_norm, make_backbone
+from tfmmrank.encoders.decoding import decode_pictures
 from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
-from tfmmrank.towers.backbones import SMALL_CNN, freeze_batch_norm, make_backbone
 from tfmmrank.towers.base import Tower, towers
-from tfmmrank.towers.decoding import decode_pictures
 
 _SHARED = (
     "size", "width", "backbone", "weights_from", "trainable_backbone", "frozen_batch_norm", "dropout", "aspects",

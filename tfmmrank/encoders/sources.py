@@ -1,0 +1,46 @@
+"""Where pretrained text encoders come from: a source's name to an encoder with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tfmmrank.encoders.base import Encoder
+from tfmmrank.encoders.bert_checkpoint import load_bert, load_minilm, load_preset
+from tfmmrank.encoders.multilingual import load_multilingual
+from tfmmrank.registry import nearest
+
+# A name, or a prefix with its colon, whose loader gets what comes after it; anything else is a directory.
+TEXT_SOURCES: dict[str, Callable[..., Encoder]] = {
+    "minilm": load_minilm,
+    "multilingual": load_multilingual,
+    "preset:": load_preset,
+}
+
+
+def load_text_encoder(source: str, **options: object) -> Encoder:
+    """Makes a text encoder with pretrained weights.
+
+    Args:
+        source: ``minilm`` (English sentences, 384 wide), ``multilingual`` (16 languages, 512 wide), ``preset:NAME``
+            (keras_nlp's BERT presets; fetched), or a directory with a BERT in Hugging Face's layout.
+        **options: of the encoder, such as ``max_tokens``, ``trainable_blocks`` and ``output``.
+
+    Returns:
+        A built encoder.
+
+    Raises:
+        ValueError: for an unknown source, a checkpoint that cannot be read, or an option out of range.
+        ImportError: when the package that holds the weights is not installed.
+    """
+    if source in TEXT_SOURCES and not source.endswith(":"):
+        return TEXT_SOURCES[source](**options)
+    prefix, colon, rest = source.partition(":")
+    if rest and prefix + colon in TEXT_SOURCES:
+        return TEXT_SOURCES[prefix + colon](rest, **options)
+    if Path(source).is_dir():
+        return load_bert(source, **options)
+    known = [f"{name}NAME" if name.endswith(":") else name for name in TEXT_SOURCES]
+    raise ValueError(
+        f'text encoder "{source}" is neither a directory nor one of {", ".join(known)}{nearest(source, known)}'
+    )

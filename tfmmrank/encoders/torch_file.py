@@ -44,7 +44,7 @@ class _Global(NamedTuple):
 class _Storage(NamedTuple):
     kind: str
     key: str
-    count: int
+    length: int
 
 
 class _Tensor(NamedTuple):
@@ -127,7 +127,7 @@ def _read_exactly(file: BinaryIO, count: int) -> bytes:
 
 
 def _size(storage: _Storage) -> int:
-    return storage.count * np.dtype(_DTYPES[storage.kind]).itemsize
+    return storage.length * np.dtype(_DTYPES[storage.kind]).itemsize
 
 
 def _state_dict(root: Any) -> dict[str, _Tensor]:
@@ -154,8 +154,8 @@ def _arrays(tensors: dict[str, _Tensor], read: Callable[[_Storage], bytes]) -> d
             storages[storage.key] = _decode(content, storage.kind)
         flat = storages[storage.key]
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        negative = min(0, offset, *shape, *strides) < 0
-        if negative or math.prod(shape) > flat.size or (math.prod(shape) and last >= flat.size):
+        size, negative = int(math.prod(map(int, shape))), min(0, offset, *shape, *strides) < 0
+        if negative or size > flat.size or (size and last >= flat.size):
             raise _BrokenError(f'tensor "{name}" of shape {shape} reaches out of its {flat.size:,} numbers')
         steps = [step * flat.itemsize for step in strides]
         # A copy: tensors that shared numbers in PyTorch do not share them here.
@@ -185,12 +185,12 @@ def _reduce(function: Any, arguments: tuple) -> Any:
 
 def _persistent(identity: Any) -> _Storage:
     """A storage from ``("storage", kind, key, device, count[, view])``."""
-    what, kind, key, _, count, *view = identity
+    what, kind, key, _, length, *view = identity
     if what != "storage" or not isinstance(kind, _Global) or kind.name not in _DTYPES or view not in ([], [None]):
         raise _BrokenError(f"refers to {identity!r}; expected a storage of numbers")
-    if not isinstance(count, int) or count < 0 or not isinstance(key, str):
-        raise _BrokenError(f"storage {key!r} has {count!r} numbers")
-    return _Storage(kind.name, key, count)
+    if not isinstance(length, int) or length < 0 or not isinstance(key, str):
+        raise _BrokenError(f"storage {key!r} has {length!r} numbers")
+    return _Storage(kind.name, key, length)
 
 
 def _find(name: str) -> _Global:
@@ -213,6 +213,7 @@ def _interpret(file: BinaryIO) -> Any:
         items, stack = stack, marked.pop()
         return items
 
+    argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         match opcode.name:
             case "PROTO" | "FRAME":
@@ -235,8 +236,8 @@ def _interpret(file: BinaryIO) -> Any:
                 marked.append(stack)
                 stack = []
             case "TUPLE":
-                items = tuple(pop_mark())
-                stack.append(items)
+                items = pop_mark()
+                stack.append(tuple(items))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(opcode.name[-1])
                 stack[-count:] = [tuple(stack[-count:])]

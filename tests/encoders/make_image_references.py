@@ -58,6 +58,8 @@ def main():
     (HERE / "efficientnet_lite0.json").write_text(json.dumps(references))
     for name, zipped in (("checkpoint_zip.pth", True), ("checkpoint_legacy.pth", False)):
         torch.save(checkpoint_tensors(), HERE / name, _use_new_zipfile_serialization=zipped)
+    training = {"momentum": torch.zeros(3), "state_dict": {"weight": torch.arange(4.0)}, "epoch": 3, "rates": [1e-3]}
+    torch.save(training, HERE / "training_legacy.pth", _use_new_zipfile_serialization=False)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,12 @@ def test_reads_what_pytorch_wrote(name):
         assert tensors[key].flags.writeable
 
 
+def test_what_else_training_saved_is_left():
+    assert {name: value.tolist() for name, value in read_torch_file(REFERENCES / "training_legacy.pth").items()} == {
+        "weight": [0.0, 1.0, 2.0, 3.0]
+    }
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_cut_short_anywhere_is_one_clear_error(name, tmp_path):
     whole = (REFERENCES / name).read_bytes()

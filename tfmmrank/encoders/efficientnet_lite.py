@@ -67,6 +67,7 @@ class EfficientNetLite0Encoder(PictureEncoder):
     Source: the architecture of ``tensorflow/tpu`` (models/official/efficientnet/lite), preprocessing included.
 
     Example:
+        >>> from tfmmrank.stack import tf
         >>> encoder = EfficientNetLite0Encoder(size=64, output="both")
         >>> picture = tf.io.encode_jpeg(tf.zeros([40, 30, 3], tf.uint8))
         >>> tokens = encoder(encoder.lower(encoder.preprocess(tf.stack([picture, b""]))))

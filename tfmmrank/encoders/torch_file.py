@@ -107,16 +107,13 @@ def _read_legacy(file: BinaryIO) -> dict[str, np.ndarray]:
     _interpret(file)
     if not _interpret(file)["little_endian"]:
         raise _BrokenError("numbers are big-endian; expected little-endian")
-    tensors = _state_dict(_interpret(file))
-    keys = _interpret(file)
-    sizes = {tensor.storage.key: _size(tensor.storage) for tensor in tensors.values()}
-    storages = {}
-    for key in keys:
-        if key not in sizes:
-            raise _BrokenError(f'storage "{key}" belongs to no tensor')
-        _read_exactly(file, 8)  # its length, which the tensors say too
-        storages[key] = _read_exactly(file, sizes[key])
-    return _arrays(tensors, lambda storage: storages[storage.key])
+    known: dict[str, _Storage] = {}
+    tensors = _state_dict(_interpret(file, known))
+    contents = {}
+    for key in _interpret(file):
+        _read_exactly(file, 8)  # its length, which the state says too
+        contents[key] = _read_exactly(file, _size(known[key]))
+    return _arrays(tensors, lambda storage: contents[storage.key])
 
 
 def _read_exactly(file: BinaryIO, count: int) -> bytes:
@@ -202,8 +199,13 @@ def _find(name: str) -> _Global:
     return _Global(name)
 
 
-def _interpret(file: BinaryIO) -> Any:
-    """One pickle's value, by a stack machine that knows the opcodes PyTorch's pickles have."""
+def _interpret(file: BinaryIO, storages: dict[str, _Storage] | None = None) -> Any:
+    """One pickle's value, by a stack machine that knows the opcodes PyTorch's pickles have.
+
+    Args:
+        file: where it is read from, up to the pickle's end.
+        storages: gets the storages that the pickle refers to, by key.
+    """
     stack: list[Any] = []
     marked: list[list[Any]] = []  # the stacks below each open mark
     memo: dict[int, Any] = {}
@@ -264,7 +266,9 @@ def _interpret(file: BinaryIO) -> Any:
             case "BUILD":  # attributes of the dictionary, such as its _metadata: versions of PyTorch's layers
                 stack.pop()
             case "BINPERSID":
-                stack[-1] = _persistent(stack[-1])
+                stack[-1] = storage = _persistent(stack[-1])
+                if storages is not None:
+                    storages[storage.key] = storage
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":

@@ -8,6 +8,7 @@ from tfmmrank.encoders.base import text_encoders
 from tfmmrank.encoders.bert import BertEncoder, BertWordPiece
 from tfmmrank.encoders.bert_checkpoint import load_bert
 from tfmmrank.encoders.sources import load_text_encoder
+from tfmmrank.export.op_check import check_ops
 from tfmmrank.stack import keras, keras_nlp, tf
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors reads the checkpoints")
@@ -85,7 +86,7 @@ def tiny(tmp_path_factory):
 
 
 def run(encoder, texts=TEXTS, training=False):
-    return encoder(encoder.lower(encoder.preprocess(tf.constant(texts))), training=training)
+    return encoder(encoder.lower(encoder.preprocess(tf.convert_to_tensor(texts))), training=training)
 
 
 def by_hand(ids, weights):
@@ -270,6 +271,14 @@ def test_xla_compiles_lower_and_call(tiny):
         return encoder(encoder.lower(features)).values
 
     np.testing.assert_allclose(compiled(features), run(encoder).values, atol=1e-5)  # fused float32 sums
+
+
+def test_stock_serving_knows_every_op(tiny, tmp_path):
+    module = tf.Module()
+    module.encoder = load_bert(tiny, max_tokens=10)
+    serve = tf.function(lambda texts: run(module.encoder, texts).values, [tf.TensorSpec([None], tf.string)])
+    tf.saved_model.save(module, str(tmp_path), signatures=serve)
+    assert "FastWordpieceTokenizeWithOffsets" in check_ops(tmp_path)
 
 
 def test_lower_builds_inside_a_graph(tiny):

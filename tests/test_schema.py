@@ -1,5 +1,6 @@
 """Recipes: what is accepted, and what errors say."""
 
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfmmrank.schema import BEHAVIOUR_FEATURES, Judgements, LibSVM, Logs, Recipe, RecipeError
+from tfmmrank.schema import BEHAVIOUR_FEATURES, ExampleLists, Judgements, LibSVM, Logs, Recipe, RecipeError
 
 GOOD = {
     "data": {
@@ -298,6 +299,12 @@ def test_towers_that_do_not_fit_the_data(tmp_path, tower, options, says):
     assert says in line
 
 
+@pytest.mark.parametrize("towers", [{}, {"query": TOWERS["query"]}])
+def test_a_model_reads_something_of_the_items(towers):
+    (wrong,) = Recipe.from_dict(changed("model.towers", towers)).wrong_towers()
+    assert wrong == "model.towers: none is of side item or slot; expected at least one"
+
+
 @pytest.mark.parametrize(
     ("labels", "column"),
     [({"kind": "libsvm"}, "features"), ({"kind": "elwc", "features": {"bm25": 1}, "query_text": "q"}, "bm25")],
@@ -322,6 +329,27 @@ def test_examples_are_valid(name):
     assert recipe.wrong_towers() == []
     if name == "fashion":  # it names in words what the picture has to show
         assert "full_title" not in recipe.data.item_columns
+
+
+def test_label_examples_of_the_data_page_are_valid():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+    examples = re.findall(r"```yaml\n(  labels:.*?)```", page, re.DOTALL)
+    kinds = []
+    for example in examples:
+        content = deepcopy(GOOD)
+        content["data"]["labels"] = yaml.safe_load(example)["labels"]
+        kinds.append(content["data"]["labels"]["kind"])
+        if kinds[-1] not in ("judgements", "logs"):
+            del content["data"]["items"], content["data"]["queries"]
+        Recipe.from_dict(content)
+    assert kinds == ["judgements", "logs", "libsvm", "elwc"]
+
+
+def test_the_data_page_names_every_key_of_labels():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+    for part in (Judgements, Logs, LibSVM, ExampleLists):
+        for key in part.model_fields:
+            assert key == "kind" or f"`{key}`" in page, key
 
 
 def test_reading_a_recipe_needs_no_tensorflow():

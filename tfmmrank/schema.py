@@ -402,9 +402,11 @@ class Recipe(_Part):
         return recipe
 
     def wrong_towers(self) -> list[str]:
-        """What the data part shows to be wrong with the towers: one line a column or share; empty when all is well."""
+        """What the data part shows to be wrong with the towers: one line a mistake; empty when all is well."""
         sides = {"query": self.data.query_columns, "item": self.data.item_columns, "slot": self.data.slot_columns}
         lines = []
+        if all(tower.side == "query" for tower in self.model.towers.values()):
+            lines.append("model.towers: none is of side item or slot; expected at least one")
         for name, tower in self.model.towers.items():
             for column in tower.columns:
                 wrong = _wrong_column(tower, column, sides)

@@ -1,10 +1,15 @@
 """From a recipe to towers: what is said of options that a class does not take."""
 
+import re
 from copy import deepcopy
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.tiny_shop import RECIPE_MODEL, make_recipe
+from tests.conftest import encode_picture
+from tests.tiny_shop import RECIPE_MODEL, MemoryShop, make_recipe
+from tfmmrank.ranker import Ranker
 from tfmmrank.schema import RecipeError
 from tfmmrank.training import build_ranker, make_optimizer
 from tfmmrank.training.build import _is_of, _make
@@ -63,6 +68,21 @@ class WithUnknownTypes:
 @pytest.mark.parametrize("cls", [WithoutTypes, WithUnknownTypes])
 def test_a_class_without_types_takes_anything(cls):
     assert _make("model.fusion", {"mine": cls}, "mine", {"scale": "x"}).scale == "x"
+
+
+def test_the_fusion_of_the_recipes_page(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    exec(compile(example, "docs/recipes.md", "exec"), {"__name__": "my_towers"})
+    recipe = make_recipe({**RECIPE_MODEL, "fusion": {"kind": "first_tokens", "activation": "relu"}})
+    ranker = build_ranker(recipe, MemoryShop(tmp_path, encode_picture, lists=4))
+    ranker.save_ranker(tmp_path / "ranker")
+    again = Ranker.load_ranker(tmp_path / "ranker")
+    assert again.fusion.activation == "relu"
+    (weights, *_), (saved, *_) = ranker.fusion.get_weights(), again.fusion.get_weights()
+    # Four item and slot towers, by themselves and times one query tower, 32 wide.
+    assert weights.shape == (8 * 32, 32)
+    np.testing.assert_array_equal(weights, saved)
 
 
 def test_an_unknown_optimizer_has_its_nearest_name():

@@ -127,8 +127,9 @@ def test_export_keeps_a_version_that_exists(shop, capsys):
 
 def test_rank_by_id(server, capsys):
     found = ask(capsys, "rank", "red shirt", "--address", server.address, "--items", "i00001, i00002,nobody,i00001")
-    scores = [item["score"] for item in found["items"]]
+    scores = [item["score"] for item in found["items"] if item["known"]]
     assert scores == sorted(scores, reverse=True)
+    assert [item["known"] for item in found["items"]] == [True, True, False]
     assert {item["item_id"]: item["known"] for item in found["items"]} == {
         "i00001": True, "i00002": True, "nobody": False,
     }  # fmt: skip
@@ -153,12 +154,20 @@ def test_rank_items_of_a_file_for_people(shop, server, capsys, tmp_path):
     assert {line.split()[1] for line in lines} == {"i00001", "i00002"}
 
 
+def test_rank_of_nothing_but_unknown_items_warns(server, capsys):
+    assert run(["rank", "hat", "--address", server.address, "--items", "nobody"]) == FINE
+    out, error = capsys.readouterr()
+    assert out.endswith("  (unknown to the model)\n")
+    assert error == "tfmmrank: warning: the model knows none of these items, so their order says nothing\n"
+    assert "the query is empty" in fails(capsys, "rank", "", "--address", server.address, "--items", "nobody")
+
+
 def test_rank_refuses_what_the_model_does_not_read(server, capsys):
     arguments = ["rank", "hat", "--address", server.address, "--items", "i00001", "--context", "wether=rain"]
     assert 'the model reads no context column "wether"' in fails(capsys, *arguments)
-    assert "nobodys_model" in fails(
-        capsys, "rank", "hat", "--address", server.address, "--items", "a", "--model", "nobodys_model"
-    )
+    error = fails(capsys, "rank", "hat", "--address", server.address, "--items", "a", "--model", "nobodys_model")
+    assert "nobodys_model" in error
+    assert "is --model the name" in error
 
 
 @pytest.mark.parametrize("form", ["elwc", "sequence_example"])

@@ -92,6 +92,31 @@ def test_train_goes_on_and_refuses_another_recipe(shop, capsys):
     assert "--restart" in error
 
 
+def test_a_mistake_in_the_recipe_does_not_spoil_the_run(shop, capsys, tmp_path):
+    recipe = yaml.safe_load(shop.recipe.read_text("utf-8"))
+    wrong = shop.recipe.with_name("wrong.yaml")
+    wrong.write_text(yaml.safe_dump({**recipe, "train": {**recipe["train"], "loss": "softmax_los"}}), "utf-8")
+    assert "softmax_loss" in fails(capsys, "train", wrong, shop.data, tmp_path / "run", "--epochs", 1)
+    found = ask(capsys, "train", shop.recipe, shop.data, tmp_path / "run", "--epochs", 1)
+    assert found["epochs"] == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(shop, capsys, tmp_path):
+    (tmp_path / "cat.jpg").write_bytes(b"")
+    assert "is not empty and holds no run" in fails(capsys, "train", shop.recipe, shop.data, tmp_path)
+    assert 'holds "cat.jpg", which is no version of a model' in fails(capsys, "export", shop.run, shop.data, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cat.jpg"]
+
+
+def test_data_of_another_recipe_is_told(shop, capsys, tmp_path):
+    recipe = yaml.safe_load(shop.recipe.read_text("utf-8"))
+    recipe["data"]["labels"]["grade"] = "another"
+    other = shop.recipe.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(recipe), "utf-8")
+    assert run(["train", str(other), str(shop.data), str(tmp_path / "run"), "--epochs", "1", "--quiet"]) == FINE
+    assert "prepared by a recipe with another data.labels" in capsys.readouterr().err
+
+
 def test_evaluate(shop, capsys):
     found = ask(capsys, "evaluate", shop.run, shop.data, "--baselines", "--k", 5, "--report", shop.root / "report")
     assert list(found["systems"]) == ["model", "random", "popularity", "bm25", "oracle"]
@@ -205,7 +230,7 @@ class TitleLength(Tower):
         return Tokens(self.dense(length)[:, None, :], length > 0)
 
 
-@register_fusion("first_tokens")
+@register_fusion("plugin_first")
 class FirstToken(Fusion):
     def build(self, input_shape=None):
         self.project = keras.layers.Dense(self.dim)
@@ -224,7 +249,7 @@ def test_a_tower_and_a_fusion_of_ones_own_train_export_and_serve(shop, capsys, t
         "title_length": {"kind": "title_length", "columns": ["title"]},
         "facts": {"kind": "behaviour", "columns": ["price", "rating"]},
     }
-    recipe["model"]["fusion"] = {"kind": "first_tokens"}
+    recipe["model"]["fusion"] = {"kind": "plugin_first"}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     assert 'unknown tower "title_length"' in fails(capsys, "train", file, shop.data, tmp_path / "run")

@@ -139,7 +139,7 @@ def _single_modalities(recipe: Any) -> dict[str, Any]:
 def _train(recipe: Any, data: Any, run: Path, progress: bool) -> tuple[Any, dict[str, list[float]]]:
     from tfmmrank.training import build_ranker, fit
 
-    keep_recipe(recipe, run, resume=False)
+    keep_recipe(recipe, run)
     ranker = build_ranker(recipe, data)
     return ranker, fit(ranker, recipe.train, data, run, resume=False, progress=progress)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable, Sequence
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from tfmmrank.fusion import fusions
 from tfmmrank.ranker import Ranker
+from tfmmrank.registry import options_of
 from tfmmrank.schema import Recipe, RecipeError
 from tfmmrank.stack import keras
 from tfmmrank.towers import Tower, towers
@@ -64,7 +64,7 @@ def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
 def _make(where: str, registry: Any, kind: str, options: dict[str, Any]) -> Any:
     try:
         cls = registry[kind]
-        known = _options_of(cls)
+        known = options_of(cls)
         for option in options:
             if option not in known:
                 raise ValueError(f'"{kind}" has no option "{option}"; options: {", ".join(sorted(known))}')
@@ -73,25 +73,6 @@ def _make(where: str, registry: Any, kind: str, options: dict[str, Any]) -> Any:
         return cls(**options)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}: {error}") from error
-
-
-def _options_of(cls: type) -> dict[str, Any]:
-    """Keyword arguments that a class and its bases name, and their types; ``Any`` where they say none."""
-    types: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if base.__module__.startswith(("keras", "tf_keras", "tensorflow")):
-            break
-        if "__init__" in vars(base):
-            init = vars(base)["__init__"]
-            try:
-                hints = get_type_hints(init)
-            except NameError:  # imported for type checkers alone
-                hints = {}
-            for name, parameter in inspect.signature(init).parameters.items():
-                if parameter.kind != parameter.VAR_KEYWORD:
-                    types.setdefault(name, hints.get(name, Any))
-    types.pop("self", None)
-    return types
 
 
 def _is_of(value: Any, expected: Any) -> bool:

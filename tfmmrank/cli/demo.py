@@ -15,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
-from tfmmrank.cli.evaluate import baseline_scores
+from tfmmrank.cli.evaluate import baseline_scores, report_page
 from tfmmrank.cli.output import Output, with_output
 from tfmmrank.cli.train import keep_recipe
 
@@ -75,10 +75,10 @@ def run_demo(
     _claim(out)
     with _step(output, f"making a shop of {items:,} items and {queries:,} queries"):
         recipe, data = _shop(out, seed, items, queries, epochs, output.progress)
-    rankers, histories, scores = {}, {}, {}
+    rankers, scores = {}, {}
     for name, variant in {"model": recipe, **_single_modalities(recipe)}.items():
         with _step(output, f"training {name}: {', '.join(variant.model.towers)}"):
-            rankers[name], histories[name] = _train(variant, data, out / "runs" / name, output.progress)
+            rankers[name] = _train(variant, data, out / "runs" / name, output.progress)
             scores[name] = _scores(rankers[name], data, output.progress)
     with _step(output, "comparing on the test queries"):
         scores.update(baseline_scores(data, "test", seed=seed))
@@ -89,7 +89,10 @@ def run_demo(
     asked = min(GRPC_QUERIES, len(data.lists("test")))
     with _step(output, f"asking {asked} queries over gRPC"):
         grpc_check = ask_over_grpc(model_dir, data, scores["model"])
-    page = _report(out / "report", data, table, scores, histories["model"], recipe, _notes(grpc_check))
+    page = report_page(
+        out / "report", data, table, scores, out / "runs" / "model",
+        title="Demo shop: text + picture + behaviour", notes=_notes(grpc_check),
+    )  # fmt: skip
     output.say(f"report: {page}")
     result = {**_figures(table), **_grpc_figures(grpc_check), "report": str(page)}
     result["seconds"] = round(time.monotonic() - started, 1)
@@ -136,12 +139,13 @@ def _single_modalities(recipe: Any) -> dict[str, Any]:
     return variants
 
 
-def _train(recipe: Any, data: Any, run: Path, progress: bool) -> tuple[Any, dict[str, list[float]]]:
+def _train(recipe: Any, data: Any, run: Path, progress: bool) -> Any:
     from tfmmrank.training import build_ranker, fit
 
     keep_recipe(recipe, run)
     ranker = build_ranker(recipe, data)
-    return ranker, fit(ranker, recipe.train, data, run, resume=False, progress=progress)
+    fit(ranker, recipe.train, data, run, resume=False, progress=progress)
+    return ranker
 
 
 def _scores(ranker: Any, data: Any, progress: bool) -> list[np.ndarray]:
@@ -192,23 +196,6 @@ def ask_over_grpc(
             known &= bool(ranked.known.all())
             items += len(ids)
     return GrpcCheck(len(chosen), items, largest, known, float(np.median(times)) * 1000)
-
-
-def _report(folder: Path, data: Any, table: Any, scores: Any, history: Any, recipe: Any, notes: Sequence[str]) -> Path:
-    from tfmmrank.evaluation.report import recipe_facts, write_report
-
-    return write_report(
-        folder,
-        title="Demo shop: text + picture + behaviour",
-        table=table,
-        history=history,
-        data=data,
-        split="test",
-        before=("bm25", scores["bm25"]),
-        after=("model", scores["model"]),
-        notes=notes,
-        facts=recipe_facts(recipe),
-    )
 
 
 def _figures(table: Any) -> dict[str, Any]:

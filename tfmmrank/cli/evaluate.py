@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,15 @@ def read_history(run: Path) -> dict[str, list[float]] | None:
     return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
 
-def report_page(folder: Path, data: Any, table: Any, systems: dict[str, Any], run: Path) -> Path:
+def report_page(
+    folder: Path,
+    data: Any,
+    table: Any,
+    systems: dict[str, Any],
+    run: Path,
+    title: str | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
     """Writes the report of the system ``model``; the look before is the best known baseline's."""
     from tfmmrank.cli.train import RECIPE_FILE
     from tfmmrank.evaluation.report import recipe_facts, write_report
@@ -96,12 +105,13 @@ def report_page(folder: Path, data: Any, table: Any, systems: dict[str, Any], ru
     recipe = run / RECIPE_FILE
     return write_report(
         folder,
-        title=f"{data.name}: ranking report",
+        title=title or f"{data.name}: ranking report",
         table=table,
         history=read_history(run),
         data=data,
         split=table.split,
         before=(before, systems[before]),
         after=("model", systems["model"]),
+        notes=notes,
         facts=recipe_facts(Recipe.load(recipe)) if recipe.is_file() else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,9 @@ def check_run(recipe: Any, data: Any, run: Path, resume: bool) -> None:
     """
     from tfmmrank.schema import Recipe
 
-    before, now = (
-        _file_names(part.model_dump()) for part in (recipe.data.model_validate(data.meta["data"]), recipe.data)
-    )
+    parts = (recipe.data.model_validate(data.meta["data"]), recipe.data)
+    # File names alone: a dataset does not say where its paths start.
+    before, now = (_with_paths(part.model_dump(), lambda path: path.name) for part in parts)
     changed = [key for key in now if key not in _HOW_TO_READ and before[key] != now[key]]
     if changed:
         click.echo(
@@ -89,13 +90,13 @@ def check_run(recipe: Any, data: Any, run: Path, resume: bool) -> None:
             )
 
 
-def _file_names(value: Any) -> Any:
-    """The value with file names for paths: those of a dataset do not say from where."""
+def _with_paths(value: Any, change: Callable[[Path], str]) -> Any:
+    """The value, of YAML's kinds, with what ``change`` makes of each path in it."""
     if isinstance(value, Path):
-        return value.name
+        return change(value)
     if isinstance(value, dict):
-        return {key: _file_names(part) for key, part in value.items()}
-    return [_file_names(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: _with_paths(part, change) for key, part in value.items()}
+    return [_with_paths(part, change) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def keep_recipe(recipe: Any, run: Path) -> None:
@@ -105,17 +106,9 @@ def keep_recipe(recipe: Any, run: Path) -> None:
     from tfmmrank.atomic import write_text
 
     run.mkdir(parents=True, exist_ok=True)
-    content = _plain(recipe.model_dump(exclude={"root"}, exclude_none=True), recipe)
+    content = recipe.model_dump(exclude={"root"}, exclude_none=True)
+    content = _with_paths(content, lambda path: str(recipe.path(path)))  # the run's folder is not the recipe's
     write_text(run / RECIPE_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _plain(value: Any, recipe: Any) -> Any:
-    """YAML values; paths made absolute, since the run's folder is not the recipe's."""
-    if isinstance(value, Path):
-        return str(recipe.path(value))
-    if isinstance(value, dict):
-        return {key: _plain(part, recipe) for key, part in value.items()}
-    return [_plain(part, recipe) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def best_epoch(history: dict[str, list[float]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """How well the example recipes rank real data: train, measure on the test split, export, ask over gRPC.
 
-Run as ``python -m benchmarks [NAME ...]``. Prints a table for each recipe and one JSON object at the end. The
-evaluation data is looked for in ``../shared/data`` beside the checkout, or in the folder that ``TFMMRANK_DATA`` names.
+Run as ``python -m benchmarks [NAME ...]``. Prints a table for each recipe and one JSON object at the end, which it also
+writes to ``runs/bench/results.json``. The evaluation data is looked for in ``../shared/data`` beside the checkout, or
+in the folder that ``TFMMRANK_DATA`` names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ def run_example(
     from tfmmrank.cli.evaluate import baseline_scores
     from tfmmrank.data import prepare
     from tfmmrank.evaluation import compare, scores_of
+    from tfmmrank.evaluation.metrics import TIES_AVERAGED
     from tfmmrank.export import export
     from tfmmrank.training import build_ranker, fit
 
@@ -63,11 +66,17 @@ def run_example(
     main = table.per_query("model")
     figures = {
         table.main: {system: round(table.mean(system), 4) for system in table.rows},
+        "bm25_ties_averaged": round(table.mean("bm25", table.main + TIES_AVERAGED), 4)
+        if "bm25" in table.rows
+        else None,
         "interval": [round(table.interval("model").low, 4), round(table.interval("model").high, 4)],
         "convention": main.convention,
         "queries": {"used": main.used, "skipped": main.skipped},
         "epochs": len(history["loss"]),
         "train_seconds": round(trained, 1),
+        "seed": seed,
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()} CPU cores",
     }
     if len(data.catalogue):
         figures["grpc_matches"] = ask_over_grpc(out / "models" / name, data, scores["model"]).matches
@@ -91,6 +100,7 @@ def main() -> None:
     results = {}
     for name in options.names or EXAMPLES:
         results[name] = run_example(name, options.out / name, options.epochs, options.seed, not options.quiet)
+    (options.out / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1), "utf-8")
     print(json.dumps(results, ensure_ascii=False))
 
 

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -266,6 +267,42 @@ def test_towers_and_fusions_of_ones_own(shop, tmp_path):
     assert json.loads((tmp_path / "ranker.json").read_text())["fusion"]["kind"] == "first"
     test = shop.dataset("test", ranker)
     np.testing.assert_allclose(ranker.predict(test, verbose=0), again.predict(test, verbose=0), atol=1e-6)
+
+
+def test_an_option_that_get_config_forgets_is_told(shop):
+    @fusions.register("signed")
+    class SignedFusion(fusions["mean"]):
+        def __init__(self, sign=1.0, **options):
+            super().__init__(**options)
+            self.sign = sign
+
+    ranker = Ranker([TextTower(["title"], name="title")], SignedFusion(sign=-1.0, name="signed"))
+    with pytest.raises(ValueError, match='SignedFusion "signed": get_config does not return sign'):
+        ranker.get_config()
+
+
+def test_a_tower_s_tokens_of_a_wrong_shape_are_told(shop):
+    class FlatTower(Tower):
+        def preprocess(self, raw):
+            return {"length": tf.strings.length(raw["title"])}
+
+        def call(self, features, training=False):
+            return Tokens(tf.zeros([len(features["length"]), self.dim]), features["length"] > 0)
+
+    with pytest.raises(ValueError, match=r'tower "flat" gave values of shape \(1, 64\).*expected \[n, T, 64\]'):
+        Ranker([FlatTower(["title"], name="flat")]).adapt(shop).build_from_columns()
+
+
+def test_another_dataset_s_columns_are_told(shop, ranker):
+    other = SimpleNamespace(
+        path="other", query_columns=shop.query_columns, slot_columns={}, item_columns={"name": "text"}
+    )
+    with pytest.raises(ValueError, match=r'reads the item column "\w+", which dataset other lacks'):
+        ranker.columns_in(other)
+    other.item_columns = {**shop.item_columns, "title": "image"}
+    other.slot_columns = shop.slot_columns
+    with pytest.raises(ValueError, match='"title" as text; in dataset other it is image'):
+        ranker.columns_in(other)
 
 
 def test_features_are_made_anew_when_the_tower_s_code_changes(shop):

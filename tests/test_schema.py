@@ -1,5 +1,6 @@
 """Recipes: what is accepted, and what errors say."""
 
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfmmrank.schema import BEHAVIOUR_FEATURES, Judgements, LibSVM, Logs, Recipe, RecipeError
+from tfmmrank.schema import BEHAVIOUR_FEATURES, ExampleLists, Judgements, LibSVM, Logs, Recipe, RecipeError
 
 GOOD = {
     "data": {
@@ -86,8 +87,14 @@ def test_libsvm_needs_no_tables():
         ("data.items", None, ['labels of kind "judgements" need both "items" and "queries"']),
         ("train.epochs", 0, ["train.epochs", "greater than 0", "got 0"]),
         ("train.learning_rate", "fast", ["train.learning_rate", "got 'fast'"]),
-        ("data.on_bad_row", "ignore", ["data.on_bad_row", "'fail' or 'skip'", "got 'ignore'"]),
-        ("data.labels.kind", "clicks", ["data.labels", "clicks"]),
+        ("data.on_bad_row", "ignore", ['data.on_bad_row: found "ignore"; expected one of "fail", "skip"']),
+        ("data.labels.kind", "clicks", ['data.labels.kind: found "clicks"; expected one of "judgements", "logs", ']),
+        ("data.labels.kind", "judgments", ['found "judgments"; did you mean "judgements"? expected one of ']),
+        ("data.labels.kind", None, ['data.labels.kind: is missing; expected one of "judgements", "logs", ']),
+        ("data.labels.query", "q", ["data.labels.query: unknown key"]),
+        ("data.labels", "judgements", ["data.labels: expected a mapping, got 'judgements'"]),
+        ("data.items", "items.csv", ["data.items: expected a mapping with the keys table, id, ", "got 'items.csv'"]),
+        ("data.labels.table", 3, ["data.labels.table: expected a path or a list of paths, got 3"]),
         ("data.split.valid", 1.5, ["data.split.valid", "got 1.5"]),
         ("data.split", {"valid": 0.5, "test": 0.6}, ["leave nothing to train on"]),
         ("data.split", {"by": "time"}, ["queries.timestamp must name the column"]),
@@ -100,7 +107,7 @@ def test_libsvm_needs_no_tables():
         ("data.labels", LOG | {"grades": {"click": -1}}, ["grades.click", "greater than or equal to 0, got -1"]),
         ("data.labels", LOG | {"grades": {}}, ["grades", "at least 1 item"]),
         ("data.labels", LOG | {"max_weight": 0.5}, ["max_weight", "greater than or equal to 1, got 0.5"]),
-        ("data.labels", LOG | {"user": "user_id"}, ["data.labels.logs.user: unknown key"]),
+        ("data.labels", LOG | {"user": "user_id"}, ["data.labels.user: unknown key"]),
         ("data.labels", LOG | {"propensity": "p"}, ['propensity is "p", and debias is "none", which ignores it']),
         ("data.behaviour", {"logs": LOG, "prior_strength": float("inf")}, ["prior_strength", "got inf"]),
         ("data.behaviour", {"logs": LOG, "features": []}, ["behaviour.features", "at least 1 item", "got []"]),
@@ -108,7 +115,11 @@ def test_libsvm_needs_no_tables():
         ("data.items", {"table": "x", 1: 2}, ["data.items.1: Keys should be strings"]),
         ("data.items.numeric", ["past_clicks"], ['column name "past_clicks" is reserved']),
         ("data.items.categorical", ["price"], ['column "price" is already used by items.numeric']),
-        ("model.towers.title.side", "left", ["model.towers.title.side", "got 'left'"]),
+        (
+            "model.towers.title.side",
+            "left",
+            ['model.towers.title.side: found "left"; expected one of "query", "item", "slot"'],
+        ),
     ],
 )
 def test_bad_recipes_name_key_value_and_expectation(where, value, words):
@@ -196,7 +207,11 @@ def test_load_and_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [1", "is not YAML"),
+        ("a: [1", r"shop\.yaml: line 1, column 6: while parsing a flow sequence: expected ',' or ']'"),
+        ("a: 1\n b: 2", r"shop\.yaml: line 2, column 3: mapping values are not allowed here"),
+        ("a: \x01", r"shop\.yaml: is not YAML"),
+        ("a: 2026-13-45", r"shop\.yaml: is not YAML \(month must be in"),
+        ("data:\n  a: 1\n  b: 2\n  a: 3", r'line 4, column 3: key "a" stands there twice, first in line 2; expected'),
         ("- 1", "expected a mapping with data, model and train, found list"),
         ("", "found NoneType"),
     ],
@@ -208,6 +223,101 @@ def test_files_that_hold_no_recipe(tmp_path, text, words):
         Recipe.load(file)
 
 
+def test_a_key_that_a_merge_brings_is_no_repeated_key(tmp_path):
+    file = tmp_path / "shop.yaml"
+    content = yaml.safe_dump(GOOD)
+    file.write_text(content + "train:\n  <<: &usual {epochs: 3, seed: 1}\n  epochs: 5\n", encoding="utf-8")
+    assert Recipe.load(file).train.epochs == 5
+
+
+def test_short_forms():
+    content = changed("model.towers.title.columns", "title")
+    content["model"]["fusion"] = "mean"
+    model = Recipe.from_dict(content).model
+    assert model.towers["title"].columns == ["title"]
+    assert model.fusion.kind == "mean"
+
+
+TOWERS = {
+    "query": {"kind": "text", "side": "query", "columns": ["query"]},
+    "title": {"kind": "text", "columns": ["title", "brand"], "share": "query"},
+    "image": {"kind": "image", "columns": ["image"]},
+    "facts": {"kind": "behaviour", "columns": ["price", "brand"], "categorical": ["brand"]},
+    "past": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]},
+    "mine": {"kind": "of_my_own", "columns": ["title", "image", "price", "brand"]},
+}
+
+
+def with_towers(**towers):
+    """A shop with behaviour features whose towers are fine, some of them replaced."""
+    content = changed("data.items.categorical", ["brand"])
+    content["data"]["behaviour"] = {"logs": LOG}
+    content["model"]["towers"] = {name: {**TOWERS.get(name, {}), **towers.get(name, {})} for name in TOWERS | towers}
+    return content
+
+
+def test_towers_that_fit_the_data():
+    assert Recipe.from_dict(with_towers()).wrong_towers() == []
+
+
+@pytest.mark.parametrize(
+    ("tower", "options", "says"),
+    [
+        (
+            "title",
+            {"columns": ["titel"]},
+            'no item column "titel"; did you mean "title"?; item columns: title, image, ',
+        ),
+        (
+            "past",
+            {"columns": ["price"]},
+            'slot column "price"; it is a column of side item, and the tower\'s side is slot',
+        ),
+        (
+            "query",
+            {"columns": ["query_text"]},
+            'no query column "query_text"; did you mean "query"?; query columns: query',
+        ),
+        ("mine", {"columns": ["none"]}, 'no item column "none"; item columns: '),
+        ("image", {"columns": ["title"]}, 'reads "title", which is text; expected a picture'),
+        ("title", {"columns": ["price"]}, 'reads "price", which is numeric; expected text'),
+        ("facts", {"columns": ["title"]}, 'reads "title", which is text; expected numeric or categorical'),
+        ("facts", {"categorical": []}, 'reads "brand", which is categorical; name it in the tower\'s "categorical"'),
+        ("past", {"categorical": ["past_clicks"]}, 'numeric; take it out of the tower\'s "categorical"'),
+        ("title", {"share": "qury"}, '.share: there is no tower "qury"; did you mean "query"?; towers: facts, image, '),
+        ("title", {"share": "image"}, '.share: tower "image" is of kind "image"; expected "text": only towers of one'),
+        ("title", {"share": "title"}, '.share: tower "title" itself shares with "title"; expected a tower that shares'),
+    ],
+)
+def test_towers_that_do_not_fit_the_data(tmp_path, tower, options, says):
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(with_towers(**{tower: options})), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(file)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{file}: model.towers.{tower}")
+    assert says in line
+
+
+@pytest.mark.parametrize("towers", [{}, {"query": TOWERS["query"]}])
+def test_a_model_reads_something_of_the_items(towers):
+    (wrong,) = Recipe.from_dict(changed("model.towers", towers)).wrong_towers()
+    assert wrong == "model.towers: none is of side item or slot; expected at least one"
+
+
+@pytest.mark.parametrize(
+    ("labels", "column"),
+    [({"kind": "libsvm"}, "features"), ({"kind": "elwc", "features": {"bm25": 1}, "query_text": "q"}, "bm25")],
+)
+def test_towers_of_lists_that_carry_features(labels, column):
+    slot = {"kind": "behaviour", "side": "slot", "columns": [column]}
+    content = {"data": {"labels": labels | {"files": {"train": ["a"]}}}, "model": {"towers": {"slot": slot}}}
+    assert Recipe.from_dict(content).wrong_towers() == []
+    slot["columns"] = ["title"]
+    (wrong,) = Recipe.from_dict(content).wrong_towers()
+    assert wrong == f'model.towers.slot: no slot column "title"; slot columns: {column}'
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(RecipeError, match=r"shop\.yaml: cannot be read"):
         Recipe.load(tmp_path / "shop.yaml")
@@ -216,11 +326,30 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize("name", ["fashion", "crowd", "mq2008"])
 def test_examples_are_valid(name):
     recipe = Recipe.load(Path(__file__).parents[1] / "examples" / f"{name}.yaml")
-    columns = recipe.data.item_columns | recipe.data.query_columns | {"features": "slot"}
-    for tower in recipe.model.towers.values():
-        assert set(tower.columns) <= set(columns)
+    assert recipe.wrong_towers() == []
     if name == "fashion":  # it names in words what the picture has to show
-        assert "full_title" not in columns
+        assert "full_title" not in recipe.data.item_columns
+
+
+def test_label_examples_of_the_data_page_are_valid():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+    examples = re.findall(r"```yaml\n(  labels:.*?)```", page, re.DOTALL)
+    kinds = []
+    for example in examples:
+        content = deepcopy(GOOD)
+        content["data"]["labels"] = yaml.safe_load(example)["labels"]
+        kinds.append(content["data"]["labels"]["kind"])
+        if kinds[-1] not in ("judgements", "logs"):
+            del content["data"]["items"], content["data"]["queries"]
+        Recipe.from_dict(content)
+    assert kinds == ["judgements", "logs", "libsvm", "elwc"]
+
+
+def test_the_data_page_names_every_key_of_labels():
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text("utf-8")
+    for part in (Judgements, Logs, LibSVM, ExampleLists):
+        for key in part.model_fields:
+            assert key == "kind" or f"`{key}`" in page, key
 
 
 def test_reading_a_recipe_needs_no_tensorflow():

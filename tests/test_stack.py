@@ -74,3 +74,18 @@ def test_rooms_are_reached_as_attributes():
     assert callable(tfmmrank.export.export)
     assert callable(tfmmrank.training.fit)
     assert callable(tfmmrank.fit)
+
+
+def test_loading_writes_nothing_on_the_screen():
+    code = "import tfmmrank; from tfmmrank.stack import keras_nlp, tf; tf.config.list_physical_devices()"
+    silent = python(code, TF_CPP_MIN_LOG_LEVEL="3")
+    assert (silent.stdout, silent.stderr) == ("", "")
+
+
+def test_what_is_no_notice_comes_through():
+    code = (
+        "import os; from tfmmrank.stack import _without_notices\n"
+        "with _without_notices(): os.write(2, b'I0000 00:00:1 a.cc:1] notice\\nworth reading\\n')"
+    )
+    assert python(code, TF_CPP_MIN_LOG_LEVEL="3").stderr == "worth reading\n"
+    assert "notice" in python(code, TF_CPP_MIN_LOG_LEVEL="2").stderr

@@ -105,7 +105,7 @@ class MemoryShop:
     def dataset(self, split, model, **options):
         from tfmmrank.data.batches import make_dataset
 
-        return make_dataset(self, split, model, progress=False, **options)
+        return make_dataset(self, split, model, **{"progress": False, **options})
 
 
 RECIPE_MODEL = {

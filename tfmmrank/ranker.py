@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmmrank.fusion import Fusion, fusions
 from tfmmrank.objectives import get_loss, get_metric
-from tfmmrank.registry import nearest
+from tfmmrank.registry import nearest, options_of
 from tfmmrank.stack import keras, tf, tfrs
 from tfmmrank.tokens import Tokens
 from tfmmrank.towers import Tower, towers
@@ -109,23 +109,38 @@ class Ranker(tfrs.Model):
         Raises:
             ValueError: when a tower reads a column that the dataset lacks.
         """
-        available = {"query": data.query_columns, "item": data.item_columns, "slot": data.slot_columns}
-        read: dict[str, dict[str, Any]] = {"query": {}, "item": {}, "slot": {}}
-        for tower in self.towers:
-            for column in tower.columns:
-                if column not in available[tower.side]:
-                    known = list(available[tower.side])
-                    raise ValueError(
-                        f'tower "{tower.name}" reads the {tower.side} column "{column}", which dataset {data.path} '
-                        f"lacks{nearest(column, known)}; {tower.side} columns: {', '.join(known) or 'none'}"
-                    )
-                read[tower.side][column] = available[tower.side][column]
-        self.columns = RankerColumns(**read)
+        self.columns = self.columns_in(data)
         lists = data.lists("train")
         for owner in (tower for tower in self.towers if tower.share is None):
             users = [tower for tower in self.towers if tower is owner or tower.share is owner]
             owner.adapt(_batches_for(owner, users, data, lists))
         return self
+
+    def columns_in(self, data: Any) -> RankerColumns:
+        """The columns of a ``Prepared`` dataset that the towers read.
+
+        Raises:
+            ValueError: when it lacks one, or has one of another kind or width than the ranker was adapted to.
+        """
+        available = {"query": data.query_columns, "item": data.item_columns, "slot": data.slot_columns}
+        read: dict[str, dict[str, Any]] = {side: {} for side in available}
+        for tower in self.towers:
+            reads = f'tower "{tower.name}" reads the {tower.side} column'
+            for column in tower.columns:
+                if column not in available[tower.side]:
+                    others = [side for side, columns in available.items() if column in columns]
+                    known = list(available[tower.side])
+                    hint = f"; it is a column of side {others[0]}" if others else nearest(column, known)
+                    raise ValueError(
+                        f'{reads} "{column}", which dataset {data.path} lacks{hint}; '
+                        f"{tower.side} columns: {', '.join(known) or 'none'}"
+                    )
+                kind = available[tower.side][column]
+                before = getattr(self.columns, tower.side).get(column, kind) if self.columns else kind
+                if kind != before:
+                    raise ValueError(f'{reads} "{column}" as {before}; in dataset {data.path} it is {kind}')
+                read[tower.side][column] = kind
+        return RankerColumns(**read)
 
     def _preprocess(self, side: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         features = {}
@@ -153,7 +168,7 @@ class Ranker(tfrs.Model):
         for tower in self.side(side):
             prefix = f"{side}/{tower.name}/"
             own = {key[len(prefix) :]: value for key, value in features.items() if key.startswith(prefix)}
-            tokens[tower.name] = Tokens(*tower(own, training=training))
+            tokens[tower.name] = _checked(tower, Tokens(*tower(own, training=training)))
         return tokens
 
     def encode_query(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
@@ -328,8 +343,8 @@ class Ranker(tfrs.Model):
         """Everything but the weights, as JSON values."""
         return {
             "name": self.name,
-            "towers": [{"kind": towers.name_of(type(tower)), **tower.get_config()} for tower in self.towers],
-            "fusion": {"kind": fusions.name_of(type(self.fusion)), **self.fusion.get_config()},
+            "towers": [{"kind": towers.name_of(type(tower)), **_config(tower)} for tower in self.towers],
+            "fusion": {"kind": fusions.name_of(type(self.fusion)), **_config(self.fusion)},
             "columns": asdict(self.columns) if self.columns is not None else None,
             **self._settings,
         }
@@ -376,6 +391,28 @@ class Ranker(tfrs.Model):
 def _dim(value: Any, axis: int, shape: Any) -> Any:
     """A dimension: static where it is known, which XLA and downstream layers need."""
     return value.shape[axis] if value.shape[axis] is not None else shape[axis]
+
+
+def _checked(tower: Tower, tokens: Tokens) -> Tokens:
+    values, mask = tokens.values.shape, tokens.mask.shape
+    if values.rank != 3 or mask.rank != 2 or values[-1] != tower.dim:
+        raise ValueError(
+            f'tower "{tower.name}" gave values of shape {values} and a mask of shape {mask}; expected '
+            f"[n, T, {tower.dim}] and [n, T]"
+        )
+    return tokens
+
+
+def _config(part: Tower | Fusion) -> dict[str, Any]:
+    """A part's configuration; one that forgets an option would come back as another part than was trained."""
+    config = part.get_config()
+    forgotten = sorted(set(options_of(type(part))) - set(config))
+    if forgotten:
+        raise ValueError(
+            f'{type(part).__name__} "{part.name}": get_config does not return {", ".join(forgotten)}, which __init__ '
+            "takes; return every option, or a saved ranker would be made without it"
+        )
+    return config
 
 
 def _check_towers(given: Sequence[Tower]) -> None:

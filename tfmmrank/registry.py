@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 T = TypeVar("T", bound=type)
 
@@ -66,3 +67,22 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: str) -> bool:
         return name in self._classes
+
+
+def options_of(cls: type) -> dict[str, Any]:
+    """Keyword arguments that a class and its bases name, without Keras's, and their types; ``Any`` where none is."""
+    types: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if base.__module__.startswith(("keras", "tf_keras", "tensorflow")):
+            break
+        if "__init__" in vars(base):
+            init = vars(base)["__init__"]
+            try:
+                hints = get_type_hints(init)
+            except NameError:  # imported for type checkers alone
+                hints = {}
+            for name, parameter in inspect.signature(init).parameters.items():
+                if parameter.kind != parameter.VAR_KEYWORD:
+                    types.setdefault(name, hints.get(name, Any))
+    types.pop("self", None)
+    return types

@@ -6,11 +6,12 @@ A recipe is one YAML file with three parts: ``data`` (tables and columns), ``mod
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tfmmrank.registry import nearest
 
@@ -36,7 +37,13 @@ BEHAVIOUR_FEATURES = (
     "past_mean_position",
     "age_days",
 )
-
+#: The kinds of columns that the package's own towers read, and how a message calls them.
+READABLE = {
+    "text": ({"text", "categorical"}, "text"),
+    "image": ({"image"}, "a picture"),
+    "behaviour": ({"numeric", "categorical"}, "numeric or categorical"),
+}
+_CALLED = {"text": "text", "image": "a picture", "numeric": "numeric", "categorical": "categorical"}
 
 Grade = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -262,6 +269,15 @@ class DataConfig(_Part):
         return kinds
 
     @property
+    def slot_columns(self) -> dict[str, str]:
+        """Slot features and their kind, always ``numeric``."""
+        if isinstance(self.labels, LibSVM):
+            return {"features": "numeric"}
+        if isinstance(self.labels, ExampleLists):
+            return dict.fromkeys(self.labels.features, "numeric")
+        return dict.fromkeys(self.behaviour.features if self.behaviour is not None else (), "numeric")
+
+    @property
     def query_columns(self) -> dict[str, str]:
         """Raw query columns and their kinds; the text column is called ``query`` whatever the table calls it."""
         if isinstance(self.labels, ExampleLists) and self.labels.query_text:
@@ -274,13 +290,21 @@ class DataConfig(_Part):
         return kinds
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _as_kind(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
 class TowerConfig(BaseModel):
     """One tower: its kind, side, columns, and whatever options its class takes."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str
-    columns: list[str]
+    columns: Annotated[list[str], BeforeValidator(_as_list)]
     side: Literal["query", "item", "slot"] = "item"
     share: str | None = None
 
@@ -317,7 +341,7 @@ class ModelConfig(_Part):
 
     dim: int = Field(default=64, gt=0)
     towers: dict[str, TowerConfig]
-    fusion: FusionConfig = FusionConfig()
+    fusion: Annotated[FusionConfig, BeforeValidator(_as_kind)] = FusionConfig()
     cross: CrossConfig = CrossConfig()
 
 
@@ -356,17 +380,40 @@ class Recipe(_Part):
 
     @classmethod
     def load(cls, file: str | Path) -> Recipe:
-        """Reads and validates a YAML recipe. Raises RecipeError."""
+        """Reads and validates a YAML recipe, and checks that its towers read what its data has. Raises RecipeError."""
         file = Path(file)
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
         except OSError as error:
             raise RecipeError(f"{file}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+            found = ": ".join(part for part in (error.context, error.problem) if part)
+            raise RecipeError(f"{file}: {place}{found}") from error
+        except (yaml.YAMLError, ValueError) as error:
             raise RecipeError(f"{file}: is not YAML ({str(error).splitlines()[0]})") from error
         if not isinstance(content, dict):
             raise RecipeError(f"{file}: expected a mapping with data, model and train, found {type(content).__name__}")
-        return cls.from_dict(content, root=file.parent, source=str(file))
+        recipe = cls.from_dict(content, root=file.parent, source=str(file))
+        wrong = recipe.wrong_towers()
+        if wrong:
+            raise RecipeError("\n".join(f"{file}: {line}" for line in wrong))
+        return recipe
+
+    def wrong_towers(self) -> list[str]:
+        """What the data part shows to be wrong with the towers: one line a mistake; empty when all is well."""
+        sides = {"query": self.data.query_columns, "item": self.data.item_columns, "slot": self.data.slot_columns}
+        lines = []
+        if all(tower.side == "query" for tower in self.model.towers.values()):
+            lines.append("model.towers: none is of side item or slot; expected at least one")
+        for name, tower in self.model.towers.items():
+            for column in tower.columns:
+                wrong = _wrong_column(tower, column, sides)
+                lines += [f"model.towers.{name}: {wrong}"] if wrong else []
+            wrong = _wrong_share(name, self.model.towers)
+            lines += [f"model.towers.{name}.share: {wrong}"] if wrong else []
+        return lines
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], root: str | Path = ".", source: str = "recipe") -> Recipe:
@@ -382,22 +429,114 @@ class Recipe(_Part):
             raise RecipeError("\n".join(f"{source}: {line}" for line in _explain(error))) from error
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
+        seen: dict[tuple[str, str], Any] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            first = seen.setdefault((key.tag, key.value), key)
+            if first is not key:
+                line = first.start_mark.line + 1
+                found = f'key "{key.value}" stands there twice, first in line {line}; expected each key once'
+                raise yaml.MarkedYAMLError(problem=found, problem_mark=key.start_mark)
+        return node
+
+
+def _wrong_column(tower: TowerConfig, column: str, sides: dict[str, dict[str, str]]) -> str | None:
+    """What is wrong with a column that a tower reads; None when nothing is, as far as the recipe tells."""
+    known = sides[tower.side]
+    if column not in known:
+        other = next((side for side in sides if column in sides[side]), None)
+        if other:
+            hint = f"; it is a column of side {other}, and the tower's side is {tower.side}"
+        else:
+            hint = nearest(column, list(known))
+        return f'no {tower.side} column "{column}"{hint}; {tower.side} columns: {", ".join(known) or "none"}'
+    kind = known[column]
+    readable, called = READABLE.get(tower.kind, ({kind}, ""))
+    if kind not in readable:
+        return f'reads "{column}", which is {_CALLED[kind]}; expected {called}'
+    if tower.kind == "behaviour" and tower.share is None:  # one that shares takes its owner's kinds, by place
+        named = tower.options.get("categorical", [])
+        if isinstance(named, list) and (column in named) != (kind == "categorical"):
+            advice = "name it in" if kind == "categorical" else "take it out of"
+            return f'reads "{column}", which is {kind}; {advice} the tower\'s "categorical"'
+    return None
+
+
+def _wrong_share(name: str, towers: dict[str, TowerConfig]) -> str | None:
+    """What is wrong with the tower that a tower shares with; None when nothing is."""
+    tower = towers[name]
+    if tower.share is None:
+        return None
+    if tower.share not in towers:
+        others = [other for other in towers if other != name and towers[other].share is None]
+        return f'there is no tower "{tower.share}"{nearest(tower.share, others)}; towers: {", ".join(others) or "none"}'
+    owner = towers[tower.share]
+    if owner.share is not None:
+        return f'tower "{tower.share}" itself shares with "{owner.share}"; expected a tower that shares with none'
+    if owner.kind != tower.kind:
+        return (
+            f'tower "{tower.share}" is of kind "{owner.kind}"; expected "{tower.kind}": only towers of one kind share'
+        )
+    return None
+
+
 def _explain(error: ValidationError) -> list[str]:
     """One line an error: key, what is wrong, the value received."""
     lines = []
     for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        key = ".".join(str(part) for part in _place(item["loc"])) or "(whole)"
+        value = item["input"]
         if item["type"] == "extra_forbidden":
             known = _keys_at(item["loc"][:-1])
             hint = nearest(str(item["loc"][-1]), known)
             lines.append(f"{key}: unknown key{hint}" + (f" (known: {', '.join(known)})" if known and not hint else ""))
         elif item["type"] == "missing":
             lines.append(f"{key}: is missing")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{key}.kind: is missing; expected one of {_quoted(_LABEL_KINDS)}")
+        elif item["type"] == "union_tag_invalid":
+            lines.append(f"{key}.kind: {_not_among(value['kind'], _LABEL_KINDS)}")
+        elif item["type"] == "literal_error":
+            known = re.findall("'([^']*)'", item["ctx"]["expected"])
+            lines.append(f"{key}: {_not_among(value, known)}")
+        elif item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            known = _keys_at(item["loc"])
+            keys = f" with the keys {', '.join(known)}" if known else ""
+            lines.append(f"{key}: expected a mapping{keys}, got {value!r}")
+        elif key.endswith(".table"):
+            lines.append(f"{key}: expected a path or a list of paths, got {value!r}")
         else:
-            value = item["input"]
-            shown = "" if isinstance(value, dict) else f", got {value!r}"
-            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}")
-    return lines
+            message = item["msg"].removeprefix("Value error, ").replace("Input should be ", "expected ")
+            lines.append(f"{key}: {message}" + ("" if isinstance(value, dict) else f", got {value!r}"))
+    return list(dict.fromkeys(lines))
+
+
+_LABEL_KINDS = ["judgements", "logs", "libsvm", "elwc", "sequence_example"]
+
+
+def _place(location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where an error is, as the recipe's keys: without the kind of labels, or of table, that pydantic tried."""
+    if location[:2] == ("data", "labels"):
+        location = (*location[:2], *location[3:])
+    if location[:1] == ("data",) and "table" in location:
+        location = location[: location.index("table") + 1]
+    return location
+
+
+def _not_among(value: Any, known: list[str]) -> str:
+    found = f'"{value}"' if isinstance(value, str) else repr(value)
+    hint = nearest(str(value), known)
+    return f"found {found}{hint}{'' if hint else ';'} expected one of {_quoted(known)}"
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:

@@ -10,11 +10,15 @@ Importing this module is cheap: TensorFlow itself is imported when the first of 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import re
 import sys
+import tempfile
 import types
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 _CURE = (
@@ -27,6 +31,10 @@ class StackError(ImportError):
     """The TensorFlow libraries in this process do not fit together; the message says how to mend it."""
 
 
+_SILENT = "3"  # the level that also hides "failed call to cuInit", which is no error on a machine without a GPU
+_NOTICE = re.compile(rb"^(WARNING: All log messages before absl|[IWE]0000 )")
+
+
 def _is_keras2(tensorflow: Any) -> bool:
     """Whether ``tf.keras`` of a loaded TensorFlow is Keras 2 (the package tf_keras)."""
     return tensorflow.keras.Model.__module__.startswith("tf_keras")
@@ -35,15 +43,41 @@ def _is_keras2(tensorflow: Any) -> bool:
 def _prepare_environment() -> None:
     """Selects Keras 2, and refuses a process in which Keras 3 was selected before."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _SILENT)
     loaded = sys.modules.get("tensorflow")
     if loaded is not None and hasattr(loaded, "keras") and not _is_keras2(loaded):
         raise StackError(f"TensorFlow is already loaded with Keras 3, and tfmmrank needs Keras 2 (tf_keras). {_CURE}")
 
 
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+    """Drops what TensorFlow's libraries write to descriptor 2 while they load, before their log level counts.
+
+    Other lines come through, afterwards. With ``TF_CPP_MIN_LOG_LEVEL`` set by the user, nothing is dropped.
+    """
+    if os.environ["TF_CPP_MIN_LOG_LEVEL"] != _SILENT:
+        yield
+        return
+    try:
+        screen = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if not _NOTICE.match(line)))
+
+
 def _load_tensorflow() -> Any:
     try:
-        tensorflow = importlib.import_module("tensorflow")
+        with _without_notices():
+            tensorflow = importlib.import_module("tensorflow")
         keras2 = _is_keras2(tensorflow)
     except ImportError as error:
         raise StackError(f"TensorFlow 2.21 with tf_keras is needed: pip install tfmmrank ({error})") from error
@@ -77,12 +111,12 @@ def _load_quietly(module: str) -> Any:
 
 def _load_keras_nlp() -> Any:
     load("tf")
-    stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115 - it prints "Using TensorFlow backend"
-    try:
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),  # it prints "Using TensorFlow backend"
+        contextlib.redirect_stderr(nowhere),
+    ):
         return importlib.import_module("keras_nlp")
-    finally:
-        sys.stderr.close()
-        sys.stderr = stderr
 
 
 _LOADERS = {

@@ -92,6 +92,31 @@ def test_train_goes_on_and_refuses_another_recipe(shop, capsys):
     assert "--restart" in error
 
 
+def test_a_mistake_in_the_recipe_does_not_spoil_the_run(shop, capsys, tmp_path):
+    recipe = yaml.safe_load(shop.recipe.read_text("utf-8"))
+    wrong = shop.recipe.with_name("wrong.yaml")
+    wrong.write_text(yaml.safe_dump({**recipe, "train": {**recipe["train"], "loss": "softmax_los"}}), "utf-8")
+    assert "softmax_loss" in fails(capsys, "train", wrong, shop.data, tmp_path / "run", "--epochs", 1)
+    found = ask(capsys, "train", shop.recipe, shop.data, tmp_path / "run", "--epochs", 1)
+    assert found["epochs"] == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(shop, capsys, tmp_path):
+    (tmp_path / "cat.jpg").write_bytes(b"")
+    assert "is not empty and holds no run" in fails(capsys, "train", shop.recipe, shop.data, tmp_path)
+    assert 'holds "cat.jpg", which is no version of a model' in fails(capsys, "export", shop.run, shop.data, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cat.jpg"]
+
+
+def test_data_of_another_recipe_is_told(shop, capsys, tmp_path):
+    recipe = yaml.safe_load(shop.recipe.read_text("utf-8"))
+    recipe["data"]["labels"]["grade"] = "another"
+    other = shop.recipe.with_name("other.yaml")
+    other.write_text(yaml.safe_dump(recipe), "utf-8")
+    assert run(["train", str(other), str(shop.data), str(tmp_path / "run"), "--epochs", "1", "--quiet"]) == FINE
+    assert "prepared by a recipe with another data.labels" in capsys.readouterr().err
+
+
 def test_evaluate(shop, capsys):
     found = ask(capsys, "evaluate", shop.run, shop.data, "--baselines", "--k", 5, "--report", shop.root / "report")
     assert list(found["systems"]) == ["model", "random", "popularity", "bm25", "oracle"]
@@ -127,8 +152,9 @@ def test_export_keeps_a_version_that_exists(shop, capsys):
 
 def test_rank_by_id(server, capsys):
     found = ask(capsys, "rank", "red shirt", "--address", server.address, "--items", "i00001, i00002,nobody,i00001")
-    scores = [item["score"] for item in found["items"]]
+    scores = [item["score"] for item in found["items"] if item["known"]]
     assert scores == sorted(scores, reverse=True)
+    assert [item["known"] for item in found["items"]] == [True, True, False]
     assert {item["item_id"]: item["known"] for item in found["items"]} == {
         "i00001": True, "i00002": True, "nobody": False,
     }  # fmt: skip
@@ -153,12 +179,20 @@ def test_rank_items_of_a_file_for_people(shop, server, capsys, tmp_path):
     assert {line.split()[1] for line in lines} == {"i00001", "i00002"}
 
 
+def test_rank_of_nothing_but_unknown_items_warns(server, capsys):
+    assert run(["rank", "hat", "--address", server.address, "--items", "nobody"]) == FINE
+    out, error = capsys.readouterr()
+    assert out.endswith("  (unknown to the model)\n")
+    assert error == "tfmmrank: warning: the model knows none of these items, so their order says nothing\n"
+    assert "the query is empty" in fails(capsys, "rank", "", "--address", server.address, "--items", "nobody")
+
+
 def test_rank_refuses_what_the_model_does_not_read(server, capsys):
     arguments = ["rank", "hat", "--address", server.address, "--items", "i00001", "--context", "wether=rain"]
     assert 'the model reads no context column "wether"' in fails(capsys, *arguments)
-    assert "nobodys_model" in fails(
-        capsys, "rank", "hat", "--address", server.address, "--items", "a", "--model", "nobodys_model"
-    )
+    error = fails(capsys, "rank", "hat", "--address", server.address, "--items", "a", "--model", "nobodys_model")
+    assert "nobodys_model" in error
+    assert "is --model the name" in error
 
 
 @pytest.mark.parametrize("form", ["elwc", "sequence_example"])
@@ -196,7 +230,7 @@ class TitleLength(Tower):
         return Tokens(self.dense(length)[:, None, :], length > 0)
 
 
-@register_fusion("first_tokens")
+@register_fusion("plugin_first")
 class FirstToken(Fusion):
     def build(self, input_shape=None):
         self.project = keras.layers.Dense(self.dim)
@@ -215,7 +249,7 @@ def test_a_tower_and_a_fusion_of_ones_own_train_export_and_serve(shop, capsys, t
         "title_length": {"kind": "title_length", "columns": ["title"]},
         "facts": {"kind": "behaviour", "columns": ["price", "rating"]},
     }
-    recipe["model"]["fusion"] = {"kind": "first_tokens"}
+    recipe["model"]["fusion"] = {"kind": "plugin_first"}
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     assert 'unknown tower "title_length"' in fails(capsys, "train", file, shop.data, tmp_path / "run")

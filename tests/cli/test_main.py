@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+from tqdm import tqdm
 
 from tfmmrank.cli.main import COMMANDS, FAILED, FINE, INTERRUPTED, MISUSE, cli, run
 
@@ -141,3 +142,73 @@ def test_missing_plugin_is_named(tmp_path, capsys):
     arguments = ["evaluate", "run", str(tmp_path), "--plugin", "no_such_towers"]
     assert run(arguments) == FAILED
     assert "--plugin no_such_towers: there is no such Python module" in capsys.readouterr().err
+
+
+def test_one_line_for_a_choice_that_is_missing(capsys):
+    assert run(["convert", "data", "test", "out"]) == MISUSE
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "'--format'" in errors[0]
+    assert "elwc, sequence_example, libsvm" in errors[0]
+
+
+def test_an_error_takes_the_progress_bar_away(capsys):
+    bar = tqdm(desc="labels", file=sys.stderr, mininterval=0)
+    assert run(["convert", __file__, "test", "nowhere", "--format", "elwc"]) == FAILED
+    assert bar.disable  # closed
+    assert capsys.readouterr().err.splitlines()[-1].rpartition("\r")[2].startswith("tfmmrank: error: ")
+
+
+def test_convert_keeps_a_file_that_exists(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(["convert", "data", "test", str(tmp_path / "mine.txt"), "--format", "libsvm"]) == FAILED
+    assert "mine.txt: exists; pass --force" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_demo_shop_replaces_its_own_shop_and_nothing_else(tmp_path, capsys):
+    command = ["demo-shop", str(tmp_path / "shop"), "--items", "100", "--queries", "10", "--quiet"]
+    assert run(command) == FINE
+    (tmp_path / "shop" / "images" / "old.png").touch()
+    assert run(command) == FINE
+    assert not (tmp_path / "shop" / "images" / "old.png").exists()
+    (tmp_path / "shop" / "data").mkdir()
+    assert run(command) == FAILED
+    assert 'holds "data", which is no part of an earlier demo shop' in capsys.readouterr().err
+    (tmp_path / "queries.csv").write_text("mine")
+    assert run(["demo-shop", str(tmp_path)]) == FAILED
+    assert (tmp_path / "queries.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import nothere", "--plugin broken_plugin: No module named 'nothere'"),
+        ("x = (\n", "broken_plugin.py, line 1: "),
+        (None, "--plugin broken_plugin: there is no such Python module"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported(tmp_path, capsys, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    if content is not None:
+        (tmp_path / "broken_plugin.py").write_text(content)
+    assert run(["train", "a", "b", "c", "--plugin", "broken_plugin"]) == FAILED
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+
+
+def test_an_unknown_tower_hints_at_plugins(capsys, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError('unknown tower "length"; known: text')
+
+    monkeypatch.setattr("tfmmrank.data.Prepared.open", fail)
+    assert run(["evaluate", "run", "data"]) == FAILED
+    assert 'unknown tower "length"; known: text; one of your own needs --plugin MODULE' in capsys.readouterr().err
+
+
+def test_an_empty_query(capsys, monkeypatch):
+    monkeypatch.setattr("tfmmrank.cli.rank._open", lambda data: data)
+    assert run(["rank", " ", "--data", "data"]) == FAILED
+    assert capsys.readouterr().err == "tfmmrank: error: the query is empty\n"

@@ -326,3 +326,18 @@ def test_preparing_needs_no_tensorflow(shop):
     assert done.returncode == 0, done.stderr
     assert "read: 4 items, 4 queries, 9 label rows" in done.stderr
     assert "noted: 1 × no picture named" in done.stderr
+
+
+def test_an_image_root_that_is_no_folder(shop):
+    shop.item_columns["image_root"] = "nowhere"
+    with pytest.raises(DataError, match=r"data\.items\.image_root: .*nowhere is no folder"):
+        run(shop)
+
+
+def test_a_warning_when_no_item_has_a_picture(shop):
+    (shop.folder / "pictures").mkdir()
+    shop.item_columns["image_root"] = "pictures"
+    with pytest.warns(
+        UserWarning, match=r'none of the \d items has a picture in column "image" \(picture file missing, such as '
+    ):
+        run(shop)

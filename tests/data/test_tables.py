@@ -151,6 +151,30 @@ def test_missing_file(tmp_path):
         read(tmp_path / "nowhere.csv", ["a"])
 
 
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(DataError, match=r"is a folder; expected a table \(\.csv, "):
+        read(tmp_path, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", b"sku;name\n1;hat\n", r"header is one column, 'sku;name'; is ';' its separator\? expected ','"),
+        ("t.csv", b"sku\tname\n1\that\n", r"is '\\t' its separator\? expected ','"),
+        ("t.tsv", b"sku,name\n1,hat\n", r"is ',' its separator\? expected '\\t'"),
+        ("t.csv", b"name\nhat\n", 'column "sku" is missing; columns: name'),
+    ],
+)
+def test_another_separator_is_named(save, name, content, says):
+    with pytest.raises(DataError, match=says):
+        read(save(name, content), ["sku"])
+
+
+def test_one_column_with_a_semicolon_in_its_name(save):
+    (chunk,) = read(save("t.csv", b"a;b\n1\n"), ["a;b"])
+    assert list(chunk.columns["a;b"]) == ["1"]
+
+
 def test_non_utf8_text_names_row_and_bytes(save):
     file = save("t.csv", b"id,text\n1,fine\n2,caf\xe9\n")
     (chunk,) = read(file, ["text"])

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tfmmrank.evaluation import compare, fit_baselines, labels_of, write_report
+from tfmmrank.evaluation import compare, fit_baselines, labels_of, metrics, write_report
 from tfmmrank.evaluation.charts import history_chart, systems_chart
 from tfmmrank.evaluation.metrics import PerQuery
+from tfmmrank.evaluation.report import _FOLDERS
 from tfmmrank.evaluation.showcase import choose_queries, thumbnail
+from tfmmrank.evaluation.verdict import judge
 
 HISTORY = {
     "loss": [2.0, 1.0, 0.5],
@@ -173,3 +176,54 @@ def test_charts_are_reproducible_svg(tiny_data):
     text = base64.b64decode(systems_chart(table, "模型").partition(",")[2]).decode()
     assert "模型" in text
     assert "best epoch (2)" in base64.b64decode(history_chart(HISTORY).partition(",")[2]).decode()
+
+
+def test_words_facts_and_no_folders(demo_page, demo_data, tmp_path):
+    assert "What the words mean" in demo_page
+    assert "difference to" in demo_page
+    assert "− random" not in demo_page
+    assert str(demo_data.path.parent) not in demo_page
+    assert "items.parquet: row " in demo_page
+    page = report(demo_data, tmp_path, facts={"fusion": "mean"}).read_text("utf-8")
+    assert "fusion <b>mean</b>" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('/a b/c/items.csv: row 3: column "image": /a b/c/1.jpg', 'items.csv: row 3: column "image": 1.jpg'),
+        ('"red / blue / green"', '"red / blue / green"'),
+        ('"and/or/else"', '"and/or/else"'),
+    ],
+)
+def test_folders_are_cut_off(text, shown):
+    assert _FOLDERS.sub("", text) == shown
+
+
+def verdict_of(places_by_system):
+    """Of queries with one relevant item among ten, placed by each system where ``places_by_system`` says."""
+    labels = np.zeros(10, np.float32)
+    labels[0] = 1
+    rows = {}
+    for name, places in places_by_system.items():
+        scores = [np.where(np.arange(10) == 0, -place + 0.5, -np.arange(10.0)) for place in places]
+        rows[name] = metrics.ndcg([labels] * len(places), scores)
+    table = SimpleNamespace(
+        rows={name: SimpleNamespace(difference=None) for name in rows}, main="ndcg@10", reference="nothing", level=0.95,
+        resamples=1000, seed=0, mean=lambda name: float(np.nanmean(rows[name].values)), per_query=rows.__getitem__,
+    )  # fmt: skip
+    return judge(table, "model")
+
+
+def test_the_verdict_is_the_truth_whichever_way():
+    low, high = [6, 5, 6, 7, 5, 6, 8, 6, 5, 7, 6, 5], [1] * 12
+    won = verdict_of({"model": high, "bm25": low, "random": low, "oracle": high})
+    assert won.sentence.startswith("model ranks better than every other system here: NDCG@10 1.000 against 0.")
+    assert won.winner == "model"
+    lost = verdict_of({"model": low, "bm25": high, "random": low})
+    assert lost.sentence.startswith("bm25 ranks better than model: NDCG@10 1.000 against 0.")
+    assert lost.winner == "bm25"
+    even = verdict_of({"model": low, "bm25": low[::-1]})
+    assert even.sentence.startswith("No significant difference between model and bm25: NDCG@10 0.")
+    assert even.winner == ""
+    assert verdict_of({"model": high, "oracle": high}).sentence == "model was measured alone: NDCG@10 1.000."

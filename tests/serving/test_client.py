@@ -150,10 +150,10 @@ def test_features_left_out_are_missing(client, then):
 
 
 def test_equal_scores_keep_the_requests_order():
-    ranked = RankedList.of(["a", "b", "c"], np.array([1.0, 2.0, 1.0], np.float32), np.array([True, False, True]))
+    ranked = RankedList.of(["a", "b", "c"], np.array([1.0, 2.0, 1.0], np.float32), np.array([True, True, True]))
     assert [item.item_id for item in ranked] == ["b", "a", "c"]
     assert ranked.order.tolist() == [1, 0, 2]
-    assert ranked[0] == ("b", 2.0, False)
+    assert ranked[0] == ("b", 2.0, True)
 
 
 def test_mistakes_are_named(client):
@@ -198,3 +198,20 @@ def test_a_broken_picture_is_a_missing_one(client):
     expected = client.rank_features("red", [{**shoe, "picture": b""}, hat])
     assert found.item_ids == expected.item_ids
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+
+
+def test_unknown_items_come_last_whatever_their_score():
+    ranked = RankedList.of(["a", "b", "c", "d"], np.array([1.0, 9.0, 2.0, 2.0]), np.array([True, False, True, True]))
+    assert ranked.item_ids == ["c", "d", "a", "b"]
+    assert ranked.scores.tolist() == [2.0, 2.0, 1.0, 9.0]
+    assert ranked.known.tolist() == [True, True, True, False]
+
+
+def test_one_id_is_no_list_of_ids(client):
+    with pytest.raises(TypeError, match=r"item_ids is 'sku001'; expected a sequence of ids, such as \['sku001'\]"):
+        client.rank("red mug", "sku001")
+
+
+def test_a_pictures_path_is_no_picture(client):
+    with pytest.raises(ValueError, match=r'"picture", row 1: got the str .*read the file first'):
+        client.rank_features("red", [{"picture": b""}, {"picture": "images/a b/i1.jpg".replace(" ", "_")}])

@@ -21,12 +21,15 @@ from tfmmrank.cli.output import Output, with_output
     help="TF-Ranking's ExampleListWithContext or SequenceExample TFRecords, or LETOR's LibSVM text.",
 )
 @click.option("--columns", default=None, metavar="A,B,C", help="Catalogue columns to write. Default: all but pictures.")
+@click.option("--force", is_flag=True, help="Replace OUT when it exists.")
 @with_output
-def command(output: Output, data: Path, split: str, out: Path, form: str, columns: str | None) -> None:
+def command(output: Output, data: Path, split: str, out: Path, form: str, columns: str | None, force: bool) -> None:
     """Write the lists of a SPLIT of DATA to the file OUT, in TF-Ranking's or LETOR's format.
 
     The items' columns are repeated in every list, as those formats want it.
     """
+    if out.exists() and not force:
+        raise ValueError(f"{out}: exists; pass --force to replace it, or choose another file")
     from tfmmrank.data import Prepared
     from tfmmrank.data.formats import export_lists
 

@@ -60,7 +60,7 @@ def command(output: Output, out: Path, seed: int, items: int, queries: int, epoc
     """Make a shop, train on it, compare, export, serve, and write OUT/report/index.html.
 
     Trains a ranker on text, picture and behaviour together, and one on each alone; measures them against random,
-    popularity, BM25 and the truth; asks 50 queries over gRPC. The last line printed is one JSON object.
+    popularity, BM25 and the truth; asks up to 50 queries over gRPC. The last line printed is one JSON object.
     """
     result = run_demo(output, out, seed, items, queries, epochs)
     output.result(result)
@@ -75,22 +75,23 @@ def run_demo(
     _claim(out)
     with _step(output, f"making a shop of {items:,} items and {queries:,} queries"):
         recipe, data = _shop(out, seed, items, queries, epochs, output.progress)
-    rankers, histories, scores = {}, {}, {}
+    rankers, scores = {}, {}
     for name, variant in {"model": recipe, **_single_modalities(recipe)}.items():
         with _step(output, f"training {name}: {', '.join(variant.model.towers)}"):
-            rankers[name], histories[name] = _train(variant, data, out / "runs" / name, output.progress)
-            scores[name] = _scores(rankers[name], data)
+            rankers[name] = _train(variant, data, out / "runs" / name, output.progress)
+            scores[name] = _scores(rankers[name], data, output.progress)
     with _step(output, "comparing on the test queries"):
         scores.update(baseline_scores(data, "test", seed=seed))
         table = _compare(data, scores)
         output.say(str(table))
     with _step(output, f"exporting to {out / 'models' / MODEL}"):
         model_dir = _export(rankers["model"], data, out, table, output.progress)
-    with _step(output, f"asking {GRPC_QUERIES} queries over gRPC"):
+    asked = min(GRPC_QUERIES, len(data.lists("test")))
+    with _step(output, f"asking {asked} queries over gRPC"):
         grpc_check = ask_over_grpc(model_dir, data, scores["model"])
     page = report_page(
-        out / "report", data, table, scores, histories["model"],
-        title="Demo shop: text + picture + behaviour", notes=_notes(recipe, grpc_check),
+        out / "report", data, table, scores, out / "runs" / "model",
+        title="Demo shop: text + picture + behaviour", notes=_notes(grpc_check),
     )  # fmt: skip
     output.say(f"report: {page}")
     result = {**_figures(table), **_grpc_figures(grpc_check), "report": str(page)}
@@ -138,18 +139,19 @@ def _single_modalities(recipe: Any) -> dict[str, Any]:
     return variants
 
 
-def _train(recipe: Any, data: Any, run: Path, progress: bool) -> tuple[Any, dict[str, list[float]]]:
+def _train(recipe: Any, data: Any, run: Path, progress: bool) -> Any:
     from tfmmrank.training import build_ranker, fit
 
-    keep_recipe(recipe, run, resume=False)
+    keep_recipe(recipe, run)
     ranker = build_ranker(recipe, data)
-    return ranker, fit(ranker, recipe.train, data, run, resume=False, progress=progress)
+    fit(ranker, recipe.train, data, run, resume=False, progress=progress)
+    return ranker
 
 
-def _scores(ranker: Any, data: Any) -> list[np.ndarray]:
+def _scores(ranker: Any, data: Any, progress: bool) -> list[np.ndarray]:
     from tfmmrank.evaluation import scores_of
 
-    return scores_of(ranker, data, "test")
+    return scores_of(ranker, data, "test", progress=progress)
 
 
 def _compare(data: Any, scores: Mapping[str, Sequence[np.ndarray]]) -> Any:
@@ -223,14 +225,13 @@ def _grpc_figures(found: GrpcCheck) -> dict[str, Any]:
     }
 
 
-def _notes(recipe: Any, found: GrpcCheck) -> list[str]:
+def _notes(found: GrpcCheck) -> list[str]:
     return [
         "Everything here is made up: the items, their drawn pictures, the queries and the shoppers. What a query asks "
         "for can partly be read in the title (English or Chinese), partly be seen in the picture only, and how good an "
         "item is shows in ratings and past behaviour. Training grades carry annotator noise; the test grades are the "
         "truth, so the oracle reaches 1.",
-        f"Fusion: {recipe.model.fusion.kind}; loss: {recipe.train.loss}. text_only, image_only and behaviour_only are "
-        "the same recipe with the other modalities' towers left out.",
+        "text_only, image_only and behaviour_only are the same recipe with the other modalities' towers left out.",
         f"The exported model was asked {found.queries} queries ({found.items:,} items) by item id over gRPC: the "
         f"scores differ from predict by at most {found.largest_difference:.1e} (tolerance {GRPC_TOLERANCE:.0e}); "
         f"median {found.median_milliseconds:.1f} ms a query.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,14 @@ def command(
     from tfmmrank.ranker import Ranker
 
     ranker = Ranker.load_ranker(run / "ranker")
-    systems = {"model": scores_of(ranker, prepared, split)}
+    systems = {"model": scores_of(ranker, prepared, split, progress=output.progress)}
     if baselines or report is not None:
         systems.update(baseline_scores(prepared, split, output.progress))
     table = compare(prepared, split, systems, k=k, gain=gain, empty=empty)
     found: dict[str, Any] = table.to_dict()
     text = str(table)
     if report is not None:
-        page = report_page(report, prepared, table, systems, read_history(run))
+        page = report_page(report, prepared, table, systems, run)
         found["report"] = str(page)
         text += f"\nreport: {page}"
     output.result(found, text)
@@ -91,22 +92,26 @@ def report_page(
     data: Any,
     table: Any,
     systems: dict[str, Any],
-    history: dict[str, list[float]] | None,
+    run: Path,
     title: str | None = None,
-    notes: Any = (),
+    notes: Sequence[str] = (),
 ) -> Path:
     """Writes the report of the system ``model``; the look before is the best known baseline's."""
-    from tfmmrank.evaluation import write_report
+    from tfmmrank.cli.train import RECIPE_FILE
+    from tfmmrank.evaluation.report import recipe_facts, write_report
+    from tfmmrank.schema import Recipe
 
     before = next(name for name in BEFORE if name in systems)
+    recipe = run / RECIPE_FILE
     return write_report(
         folder,
         title=title or f"{data.name}: ranking report",
         table=table,
-        history=history,
+        history=read_history(run),
         data=data,
         split=table.split,
         before=(before, systems[before]),
         after=("model", systems["model"]),
         notes=notes,
+        facts=recipe_facts(Recipe.load(recipe)) if recipe.is_file() else None,
     )

@@ -6,11 +6,14 @@ misuse answer without TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -94,7 +97,8 @@ def run(arguments: list[str]) -> int:
         click.echo(cli.get_help(click.Context(cli, info_name="tfmmrank")), err=True)
         return MISUSE
     try:
-        result = cli.main(arguments, prog_name="tfmmrank", standalone_mode=False)
+        with _short_warnings():
+            result = cli.main(arguments, prog_name="tfmmrank", standalone_mode=False)
         sys.stdout.flush()
     except click.UsageError as error:
         return _misuse(error)
@@ -127,12 +131,38 @@ def describe(error: BaseException) -> str:
 def _misuse(error: click.UsageError) -> int:
     if error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
-    _say(error.format_message())
+    _say(" ".join(error.format_message().split()))  # click lists the choices on lines of their own
     if error.ctx is not None:
         click.echo(f"Try: {error.ctx.command_path} --help", err=True)
     return MISUSE
 
 
 def _say(message: str) -> None:
+    _clear_bars()
     for line in message.splitlines() or [""]:
         click.echo(f"tfmmrank: error: {line}", err=True)
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """This package's warnings as the command line prints things; those of others as ever."""
+    usual, package = warnings.formatwarning, str(Path(__file__).resolve().parents[1])
+
+    def write(message: Any, category: Any, filename: str, *where: Any, **line: Any) -> str:
+        if category is UserWarning and filename.startswith(package):
+            return f"tfmmrank: warning: {message}\n"
+        return usual(message, category, filename, *where, **line)
+
+    warnings.formatwarning = write
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
+def _clear_bars() -> None:
+    """Takes the progress bars off the screen that the error left open."""
+    tqdm = sys.modules.get("tqdm")
+    for bar in list(getattr(tqdm.tqdm, "_instances", ())) if tqdm else ():
+        bar.leave = False
+        bar.close()

@@ -8,11 +8,14 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+
+_UNKNOWN_PART = re.compile(r'unknown (tower|fusion) "')
 
 
 class Output:
@@ -89,7 +92,12 @@ def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(*arguments: Any, plugins: Iterable[str], **options: Any) -> Any:
         import_plugins(plugins)
-        return function(*arguments, **options)
+        try:
+            return function(*arguments, **options)
+        except ValueError as error:
+            if _UNKNOWN_PART.search(str(error)) and "--plugin" not in str(error):
+                raise ValueError(f"{error}; one of your own needs --plugin MODULE") from error
+            raise
 
     return command
 
@@ -98,16 +106,17 @@ def import_plugins(modules: Iterable[str]) -> None:
     """Imports modules, also from the current folder, as ``python -m`` would.
 
     Raises:
-        ImportError: for a module that is not there.
+        ImportError: for a module that is not there, or cannot be imported.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for module in modules:
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module.partition(".")[0] and error.name != module:
-                raise
-            raise ImportError(
-                f"--plugin {module}: there is no such Python module in {os.getcwd()} or on the path"
-            ) from error
+        except ImportError as error:
+            why = str(error)
+            if isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0]):
+                why = f"there is no such Python module in {os.getcwd()} or on the path"
+            raise ImportError(f"--plugin {module}: {why}") from error
+        except SyntaxError as error:
+            raise ImportError(f"--plugin {module}: {error.filename}, line {error.lineno}: {error.msg}") from error

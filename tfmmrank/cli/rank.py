@@ -17,7 +17,10 @@ from tfmmrank.cli.output import Output, with_output
     "--address", default="127.0.0.1:8500", show_default=True, envvar="TFMMRANK_ADDRESS", show_envvar=True,
     help="The server's gRPC address: `tfmmrank serve` or TensorFlow Serving.",
 )  # fmt: skip
-@click.option("--model", default="shop", show_default=True, envvar="TFMMRANK_MODEL", show_envvar=True)
+@click.option(
+    "--model", default="shop", show_default=True, envvar="TFMMRANK_MODEL", show_envvar=True,
+    help="The model's name on the server: `tfmmrank serve` prints it.",
+)  # fmt: skip
 @click.option("--items", default=None, metavar="A,B,C", help="Candidates: item ids.")
 @click.option(
     "--items-file", type=click.Path(dir_okay=False, path_type=Path), default=None,
@@ -52,14 +55,23 @@ def command(
         raise click.UsageError("which items? Give --items, --items-file, or --data to take candidates from BM25")
     pairs = [_pair(text) for text in context]
 
-    from tfmmrank.serving import Client
+    from tfmmrank.serving import Client, ServingError
 
     prepared = _open(data)
     ids = _ids(items, items_file)
     if ids is None:
         ids = _candidates(prepared, query, candidates)
-    with Client(address, model, timeout=timeout) as client:
-        ranked = client.rank(query, ids, **_typed(client, pairs))
+    try:
+        with Client(address, model, timeout=timeout) as client:
+            if not query.strip() and "query" in client.signature("rank").inputs:
+                raise ValueError("the query is empty")
+            ranked = client.rank(query, ids, **_typed(client, pairs))
+    except ServingError as error:
+        if error.code == "NOT_FOUND":
+            raise ServingError(error.code, f"{error}; is --model the name that `tfmmrank serve` printed?") from error
+        raise
+    if len(ranked) and not ranked.known.any():
+        click.echo("tfmmrank: warning: the model knows none of these items, so their order says nothing", err=True)
     titles = _titles(prepared, ranked.item_ids[:top])
     found = [
         {"item_id": item.item_id, "score": item.score, "known": item.known, **({"title": title} if titles else {})}
@@ -119,6 +131,8 @@ def _ids(items: str | None, items_file: Path | None) -> list[str] | None:
 
 
 def _candidates(data: Any, query: str, count: int) -> list[str]:
+    if not query.strip():
+        raise ValueError("the query is empty")
     from tfmmrank.evaluation.bm25 import BM25
 
     rows, _ = BM25().fit(data).top(query, count)
@@ -142,6 +156,6 @@ def _lines(found: Sequence[dict[str, Any]], candidates: int) -> str:
     width = max(len(item["item_id"]) for item in found)
     return "\n".join(
         f"{place:>3}  {item['item_id']:<{width}}  {item['score']:>9.4f}  {item.get('title', '')}"
-        f"{'' if item['known'] else '(unknown to the model)'}".rstrip()
+        f"{'' if item['known'] else ' (unknown to the model)'}".rstrip()
         for place, item in enumerate(found, 1)
     )

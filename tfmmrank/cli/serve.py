@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -24,6 +25,8 @@ def command(output: Output, model: Path, host: str, port: int, name: str | None,
     from tfmmrank.export.versions import find_version
 
     find_version(model, version)  # a wrong folder is told before TensorFlow is imported
+    output.say(f"loading {model} …")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes of a taken port too, before our error does
 
     from tfmmrank.serving.server import serve
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from tfmmrank.cli.output import Output, with_output, with_plugins
 
 RECIPE_FILE = "recipe.yaml"
+_HOW_TO_READ = ("on_bad_row", "max_image_pixels", "chunk_rows")  # of a recipe's data part; the rest says what to read
 
 
 @click.command("train")
@@ -39,51 +41,74 @@ def command(
     train = loaded.train.model_copy(update={key: value for key, value in chosen.items() if value is not None})
     loaded = loaded.model_copy(update={"train": train})
     prepared = Prepared.open(data)
-    keep_recipe(loaded, run, resume)
+    check_run(loaded, prepared, run, resume)
 
     from tfmmrank.training import build_ranker, fit, make_strategy
 
     with make_strategy().scope():
         ranker = build_ranker(loaded, prepared)
+        keep_recipe(loaded, run)
         history = fit(ranker, loaded.train, prepared, run, resume=resume, progress=output.progress)
     best = best_epoch(history)
     output.result({"run": str(run), **best}, f"{run}: {describe_best(best)}")
 
 
-def keep_recipe(recipe: Any, run: Path, resume: bool) -> None:
-    """Writes the recipe into the run, with absolute paths.
+def check_run(recipe: Any, data: Any, run: Path, resume: bool) -> None:
+    """Says on stderr when the dataset was prepared by another recipe.
 
     Raises:
-        ValueError: when resuming a run whose recipe had another model or other training options; more epochs are fine.
+        ValueError: when the folder holds something other than a run, or, resuming, a run whose recipe had another model
+            or other training options; more epochs are fine.
     """
+    from tfmmrank.schema import Recipe
+
+    parts = (recipe.data.model_validate(data.meta["data"]), recipe.data)
+    # File names alone: a dataset does not say where its paths start.
+    before, now = (_with_paths(part.model_dump(), lambda path: path.name) for part in parts)
+    changed = [key for key in now if key not in _HOW_TO_READ and before[key] != now[key]]
+    if changed:
+        click.echo(
+            f"tfmmrank: warning: {data.path} was prepared by a recipe with another data.{changed[0]}; prepare it again "
+            "if that matters",
+            err=True,
+        )
+    file = run / RECIPE_FILE
+    if not file.is_file():
+        if run.is_dir() and any(run.iterdir()):
+            raise ValueError(f"{run}: is not empty and holds no run ({RECIPE_FILE} is missing); choose another folder")
+        return
+    if not resume or not (run / "checkpoints" / "checkpoint").is_file():  # nothing to go on from
+        return
+    begun = Recipe.load(file)
+    for part, old, new in (("model", begun.model, recipe.model), ("train", begun.train, recipe.train)):
+        old_values, new_values = old.model_dump(mode="json"), new.model_dump(mode="json")
+        differing = [key for key in new_values if old_values.get(key) != new_values[key] and key != "epochs"]
+        if differing:
+            raise ValueError(
+                f"{file}: this run was begun with another {part}.{differing[0]} ({old_values.get(differing[0])!r}, now "
+                f"{new_values[differing[0]]!r}); pass --restart to begin it again, or choose another folder"
+            )
+
+
+def _with_paths(value: Any, change: Callable[[Path], str]) -> Any:
+    """The value, of YAML's kinds, with what ``change`` makes of each path in it."""
+    if isinstance(value, Path):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _with_paths(part, change) for key, part in value.items()}
+    return [_with_paths(part, change) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def keep_recipe(recipe: Any, run: Path) -> None:
+    """Writes the recipe into the run, with absolute paths."""
     import yaml
 
     from tfmmrank.atomic import write_text
-    from tfmmrank.schema import Recipe
 
-    file = run / RECIPE_FILE
-    if resume and file.is_file():
-        before = Recipe.load(file)
-        for part, old, new in (("model", before.model, recipe.model), ("train", before.train, recipe.train)):
-            old_values, new_values = old.model_dump(mode="json"), new.model_dump(mode="json")
-            changed = [key for key in new_values if old_values.get(key) != new_values[key] and key != "epochs"]
-            if changed:
-                raise ValueError(
-                    f"{file}: this run was begun with another {part}.{changed[0]} ({old_values.get(changed[0])!r}, now "
-                    f"{new_values[changed[0]]!r}); pass --restart to begin it again, or choose another folder"
-                )
     run.mkdir(parents=True, exist_ok=True)
-    content = _plain(recipe.model_dump(exclude={"root"}, exclude_none=True), recipe)
-    write_text(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _plain(value: Any, recipe: Any) -> Any:
-    """YAML values; paths made absolute, since the run's folder is not the recipe's."""
-    if isinstance(value, Path):
-        return str(recipe.path(value))
-    if isinstance(value, dict):
-        return {key: _plain(part, recipe) for key, part in value.items()}
-    return [_plain(part, recipe) for part in value] if isinstance(value, (list, tuple)) else value
+    content = recipe.model_dump(exclude={"root"}, exclude_none=True)
+    content = _with_paths(content, lambda path: str(recipe.path(path)))  # the run's folder is not the recipe's
+    write_text(run / RECIPE_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def best_epoch(history: dict[str, list[float]]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class ListBatches:
         progress: whether preprocessing shows a progress bar.
 
     Raises:
-        ValueError: for an unknown split, or a list longer than ``list_size`` when not shuffling.
+        ValueError: for an unknown split, a column that the dataset lacks, or a list longer than ``list_size`` when not
+            shuffling.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ListBatches:
         static: bool | None = None,
         progress: bool = True,
     ) -> None:
+        model.columns_in(prepared)
         self.lists = prepared.lists(split)
         self.lengths = np.diff(self.lists.offsets)
         if len(self.lists) == 0:

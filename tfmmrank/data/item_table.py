@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from tfmmrank.data import columns
 from tfmmrank.data.catalogue import ID, arrow_schema
-from tfmmrank.data.errors import Report
+from tfmmrank.data.errors import DataError, Report
 from tfmmrank.data.pictures import PictureReader, check_picture
 from tfmmrank.data.tables import Chunk, read_chunks
 from tfmmrank.data.workbench import Workbench
@@ -43,9 +44,11 @@ def load_items(recipe: Recipe, bench: Workbench, file: Path, report: Report, pro
     wanted = [items.id, *data.item_columns] + ([items.timestamp] if items.timestamp else [])
     schema = arrow_schema(data.item_columns, [])
     root = recipe.path(items.image_root) if items.image_root else None
+    if root is not None and not root.is_dir():
+        raise DataError(f"data.items.image_root: {root} is no folder; expected the one that holds the pictures")
     pictures = PictureReader(data.max_image_pixels)
     bench.con.execute("CREATE TABLE items (item_id VARCHAR, item_row INTEGER, ts DOUBLE, file VARCHAR, row BIGINT)")
-    count = 0
+    count = pictured = 0
     bar = tqdm(desc="items", unit="row", disable=not progress, leave=False)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for chunk in read_chunks(files, wanted, data.chunk_rows, report):
@@ -61,9 +64,15 @@ def load_items(recipe: Recipe, bench: Workbench, file: Path, report: Report, pro
                 folder = root if root is not None else chunk.file.parent
                 for batch in _batches(chunk, values, part, folder, items.image, pictures, report, schema):
                     writer.write_batch(batch)
+                    if items.image is not None:
+                        pictured += len(batch) - batch.column(items.image).null_count
                 bar.update(len(part))
             count += len(picked)
     bar.close()
+    if items.image is not None and count and not pictured:
+        causes = [cause for cause in report.noted if "picture" in cause]
+        example = f"{causes[0]}, such as {report.examples[causes[0]]}"
+        warnings.warn(f'none of the {count:,} items has a picture in column "{items.image}" ({example})', stacklevel=2)
     return count
 
 

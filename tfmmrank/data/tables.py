@@ -67,6 +67,8 @@ def read_chunks(files: Sequence[Path], columns: Sequence[str], rows: int, report
     """
     wanted = list(dict.fromkeys(columns))
     for file in files:
+        if file.is_dir():
+            raise DataError(f"{file}: is a folder; expected a table ({', '.join(_READERS)})")
         if not file.is_file():
             raise DataError(f"{file}: there is no such file")
         reader = _READERS.get(file.suffix.lower())
@@ -82,6 +84,18 @@ def _check_columns(file: Path, wanted: Sequence[str], known: Sequence[str]) -> N
             raise DataError(f'{file}: column "{column}" is missing{hint}; columns: {", ".join(known)}')
         if list(known).count(column) > 1:
             raise DataError(f'{file}: column "{column}" stands there twice; expected each name once')
+
+
+def _check_delimiter(file: Path, wanted: Sequence[str], header: list[str], delimiter: str) -> None:
+    """Names the likely separator of a table whose header came out as one column."""
+    if len(header) > 1 or header[0] in wanted:
+        return
+    for other in ";", "\t", "|", ",":
+        if other in header[0]:
+            raise DataError(
+                f"{file}: row 1: the header is one column, {header[0][:60]!r}; is {other!r} its separator? "
+                f"expected {delimiter!r}"
+            )
 
 
 def _csv_header(file: Path, delimiter: str) -> list[str]:
@@ -106,6 +120,7 @@ def _raw(text: str) -> bytes:
 def _read_csv(file: Path, wanted: list[str], rows: int, report: Report) -> Iterator[Chunk]:
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     header = _csv_header(file, delimiter)
+    _check_delimiter(file, wanted, header, delimiter)
     _check_columns(file, wanted, header)
     places = {name: header.index(name) for name in wanted}
     malformed: dict[int, str] = {}  # by row, until told; blocks are parsed ahead of the batches that are read

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfmmrank import __version__
 from tfmmrank.atomic import write_text
 from tfmmrank.evaluation.charts import history_chart, systems_chart
 from tfmmrank.evaluation.metrics import TIES_AVERAGED
@@ -16,9 +19,11 @@ from tfmmrank.evaluation.scoring import labels_of
 from tfmmrank.evaluation.showcase import Scored, showcase
 from tfmmrank.evaluation.slices import query_slices
 from tfmmrank.evaluation.tables import TIES_TELL, Table, title
+from tfmmrank.evaluation.verdict import judge
 
 FILE = "index.html"
 SHOWN = 10  # ranks shown of each query
+_FOLDERS = re.compile(r"""(?<![^\s"'(])/(?:[^/:\s][^/:\n]*/)+""")  # of an absolute path, without the file's name
 
 
 def write_report(
@@ -33,8 +38,9 @@ def write_report(
     after: Scored,
     queries: int = 8,
     notes: str | Sequence[str] = (),
+    facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes ``index.html``: the table, curves, slices, what was wrong with the data, ranked pictures.
+    """Writes ``index.html``: conclusion, table, curves, slices, what was wrong with the data, ranked pictures.
 
     The page holds everything it shows (pictures and charts are data URIs) and loads nothing. It is written aside and
     renamed: a reader sees the old page or the new one.
@@ -50,6 +56,7 @@ def write_report(
         after: name and scores of the model.
         queries: how many queries' rankings to show.
         notes: paragraphs to print under the heading.
+        facts: of the run, by name, to print beside the dataset's name; ``recipe_facts`` gives them.
 
     Returns:
         Path of the page.
@@ -61,18 +68,25 @@ def write_report(
         raise ValueError(f'report: the table is of split "{table.split}" and the report of "{split}"')
     cards = showcase(data, table, before, after, queries, SHOWN)
     header, body = table.cells()
+    verdict = judge(table, after[0])
     page = render(
         "report.html.j2",
         title=title,
         dataset=table.dataset,
         split=split,
+        facts={**(facts or {}), "written": f"{date.today()} by tfmmrank {__version__}"},
+        verdict=verdict.sentence,
         notes=[notes] if isinstance(notes, str) else list(notes),
         figures=_figures(table, before[0], after[0], data),
-        chart=systems_chart(table, after[0]),
-        header=header,
+        chart=systems_chart(table, verdict.winner),
+        header=[cell.replace("− ", "difference to ") for cell in header],
         body=body,
         caption=table.caption,
-        marked=after[0],
+        marked=verdict.winner,
+        reference=table.reference,
+        level=f"{table.level:.0%}",
+        p_limit=f"{1 - table.level:.2g}",
+        cut_off=table.main.partition("@")[2],
         history=history_chart(history) if history else None,
         history_basis=_history_basis(history or {}, data),
         slices=_slice_rows(table, query_slices(data, split)),
@@ -88,6 +102,15 @@ def write_report(
     out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / FILE, page)
     return out_dir / FILE
+
+
+def recipe_facts(recipe: Any) -> dict[str, str]:
+    """What a report says of the recipe behind a model."""
+    return {
+        "towers": ", ".join(recipe.model.towers),
+        "fusion": recipe.model.fusion.kind,
+        "loss": str(recipe.train.loss),
+    }
 
 
 def _metric_words(table: Table) -> dict[str, Any]:
@@ -106,7 +129,9 @@ def _figures(table: Table, before: str, after: str, data: Any) -> list[dict[str,
         averaged = table.mean(system, table.main + TIES_AVERAGED)
         if averaged - interval.mean > TIES_TELL:
             span += f"; {averaged:.3f} with ties averaged"
-        found.append({"label": f"{name} of {system}", "value": f"{interval.mean:.3f}", "detail": span})
+        found.append(
+            {"system": system, "label": f"{name} of {system}", "value": f"{interval.mean:.3f}", "detail": span}
+        )
     row = table.per_query(after)
     found.append({"label": "queries", "value": f"{row.used:,}", "detail": f"used; {row.skipped} skipped"})
     if len(data.catalogue):
@@ -163,10 +188,10 @@ def _counts(data: Any) -> list[dict[str, str]]:
 
 
 def _troubles(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What preparing left out or noted, by cause, the most frequent first."""
+    """What preparing left out or noted, by cause, the most frequent first; a page is passed on, so without folders."""
     rows = []
     for key, what in (("skipped", "left out"), ("noted", "noted")):
         for cause, count in sorted(report.get(key, {}).items(), key=lambda pair: -pair[1]):
-            example = str(report.get("examples", {}).get(cause, ""))
+            example = _FOLDERS.sub("", str(report.get("examples", {}).get(cause, "")))
             rows.append({"what": what, "cause": cause, "count": f"{count:,}", "example": example})
     return rows

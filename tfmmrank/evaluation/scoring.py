@@ -21,7 +21,9 @@ def split_lists(lists: Any, values: np.ndarray) -> list[np.ndarray]:
     return np.split(values, lists.offsets[1:-1]) if len(lists) else []
 
 
-def scores_of(ranker: Any, data: Any, split: str, batch_size: int | None = None) -> list[np.ndarray]:
+def scores_of(
+    ranker: Any, data: Any, split: str, batch_size: int | None = None, progress: bool = False
+) -> list[np.ndarray]:
     """Scores every list of a split with a ranker.
 
     Args:
@@ -29,6 +31,7 @@ def scores_of(ranker: Any, data: Any, split: str, batch_size: int | None = None)
         data: a ``Prepared`` dataset.
         split: name of the split.
         batch_size: lists scored at once; default: some 4,096 items' worth.
+        progress: whether preprocessing shows a progress bar.
 
     Returns:
         float32 arrays, one a query, as long as its list, in the order of ``data.lists(split)``.
@@ -42,7 +45,8 @@ def scores_of(ranker: Any, data: Any, split: str, batch_size: int | None = None)
         return []
     if batch_size is None:
         batch_size = int(np.clip(_TARGET_CELLS // max(1, int(lengths.max())), 1, 256))
-    predicted = np.asarray(ranker.predict(data.dataset(split, ranker, batch_size=batch_size), verbose=0), np.float32)
+    batches = data.dataset(split, ranker, batch_size=batch_size, progress=progress)
+    predicted = np.asarray(ranker.predict(batches, verbose=0), np.float32)
     if len(predicted) < len(lists) or predicted.shape[1] < lengths.max():
         raise ValueError(
             f"the ranker gave scores of shape {predicted.shape} for {len(lists)} lists of up to {lengths.max()} items"

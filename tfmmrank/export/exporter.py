@@ -47,13 +47,15 @@ def export(
         The version's folder.
 
     Raises:
-        ValueError: for a version that exists, a ranker that is not adapted, or an item id with a line break.
+        ValueError: for a version that exists, a folder of something else, a ranker that is not adapted or reads columns
+            that the dataset lacks, or an item id with a line break.
         UnknownOpError: when stock TF Serving could not run the model.
         RequestError: when the model does not answer a warm-up request.
     """
     model_dir = Path(model_dir)
     target = model_dir / str(choose_version(model_dir, version))
     columns = RawColumns.of(ranker)
+    ranker.columns_in(data)
     has_catalogue = len(data.catalogue) > 0
     with replace_directory(target) as aside, tempfile.TemporaryDirectory() as scratch:
         ids_file = Path(scratch) / "item_ids.txt"

@@ -17,8 +17,12 @@ def choose_version(model_dir: str | Path, version: int | None = None) -> int:
     """The version to write: the one asked for, or the next.
 
     Raises:
-        ValueError: when it is not a positive number, or exists.
+        ValueError: when it is not a positive number, or exists, or when the folder holds something else.
     """
+    if Path(model_dir).is_dir():
+        other = [path.name for path in Path(model_dir).iterdir() if not path.name.isdecimal() and path.name[0] != "."]
+        if other:
+            raise ValueError(f'{model_dir}: holds "{min(other)}", which is no version of a model; name another folder')
     known = versions_of(model_dir)
     if version is None:
         return known[-1] + 1 if known else 1

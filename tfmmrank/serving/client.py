@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmmrank.registry import nearest
 from tfmmrank.serving import wire
-from tfmmrank.serving.raw_values import raw_array, table_columns
+from tfmmrank.serving.raw_values import raw_array, refuse_picture_paths, table_columns
 from tfmmrank.serving.tensors import read_tensor, type_name, write_tensor
 
 _STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
@@ -40,7 +40,7 @@ class RankedItem(NamedTuple):
 
 @dataclass(frozen=True)
 class RankedList:
-    """A query's items, best first; equal scores keep the request's order.
+    """A query's items, best first; those that the model does not know come last. Ties keep the request's order.
 
     Attributes:
         item_ids: ids ``[n]``.
@@ -56,8 +56,8 @@ class RankedList:
 
     @classmethod
     def of(cls, item_ids: Sequence[str], scores: np.ndarray, known: np.ndarray) -> RankedList:
-        """Sorts."""
-        order = np.argsort(-scores, kind="stable")
+        """Sorts: known before unknown, then by score."""
+        order = np.lexsort((-scores, ~known))
         return cls([item_ids[i] for i in order], scores[order], known[order], order)
 
     def __len__(self) -> int:
@@ -123,6 +123,9 @@ class Client:
     def rank(self, query: str, item_ids: Sequence[str], **context: Any) -> RankedList:
         """Ranks catalogue items by id.
 
+        An item that the model's catalogue lacks is scored as one of which nothing is known. That score says nothing
+        beside those of known items, so that it comes after them, whatever it is, with ``known`` False.
+
         Args:
             query: the query's text; not sent to a model that reads none.
             item_ids: the candidates.
@@ -130,6 +133,7 @@ class Client:
 
         Raises:
             ServingError: when the server does not answer or refuses.
+            TypeError: for one id, a str, instead of a sequence of them.
             ValueError: for a context column that the model does not read.
         """
         return self.rank_batch([query], [item_ids], **{name: [value] for name, value in context.items()})[0]
@@ -140,6 +144,9 @@ class Client:
         """Ranks B lists in one request: query b's candidates are ``item_ids[b]``; a context column holds B values."""
         if len(queries) != len(item_ids):
             raise ValueError(f"there are {len(queries)} queries and {len(item_ids)} lists of item ids")
+        for ids in item_ids:
+            if isinstance(ids, (str, bytes)):
+                raise TypeError(f"item_ids is {ids!r}; expected a sequence of ids, such as [{ids!r}]")
         if not any(len(ids) for ids in item_ids):
             return [_nothing() for _ in queries]
         signature = self.signature("rank")
@@ -166,13 +173,14 @@ class Client:
         Args:
             query: the query's text.
             items: a list of ``{column: value}``, or a DataFrame. Text as str, a picture as the bytes of its JPEG or
-                PNG, numbers as numbers; None and NaN are missing, and so is a column left out. ``item_id``, if there,
-                names the items in the answer; else their places do.
+                PNG (other bytes count as a missing picture), numbers as numbers; None and NaN are missing, and so is a
+                column left out. ``item_id``, if there, names the items in the answer; else their places do.
             **context: other query columns.
 
         Raises:
             ServingError: when the server does not answer or refuses.
-            ValueError: for a column that the model does not read, or a value of the wrong kind.
+            ValueError: for a column that the model does not read, or a value of the wrong kind; also for a picture's
+                file name instead of its bytes.
         """
         columns, count = table_columns(items)
         ids = [str(value) for value in columns.pop("item_id", range(count))]
@@ -182,6 +190,8 @@ class Client:
         inputs = _query_inputs(signature, [query], {name: [value] for name, value in context.items()})
         places = {name: spec for name, spec in signature.inputs.items() if len(spec.shape) > 1}
         _refuse_unknown(columns, places, "item column")
+        for name, values in columns.items():
+            refuse_picture_paths(name, values)
         for name, spec in places.items():
             inputs[name] = raw_array(name, columns.get(name, [None] * count), spec.dtype, spec.shape[2:])[None]
         inputs["num_items"] = np.array([count], np.int32)
@@ -257,7 +267,7 @@ class Client:
             if code == "UNAVAILABLE":
                 details = f"no model server answers there; start one with `tfmmrank serve` ({details})"
             elif code == "DEADLINE_EXCEEDED":
-                details = f"no answer within {self.timeout} s"
+                details = f"no answer within {self.timeout} s; the server may still be loading its model"
             raise ServingError(code, f'{self.address}, model "{self.model}": {details} [{code}]') from error
 
 

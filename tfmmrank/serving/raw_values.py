@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+_PICTURE_PATH = re.compile(r"\S+\.(jpe?g|png|webp|gif|bmp|tiff?)", re.IGNORECASE)
 
 
 def table_columns(items: Any) -> tuple[dict[str, list[Any]], int]:
@@ -64,6 +67,16 @@ def raw_array(name: str, values: Sequence[Any], dtype: str, width: tuple[int, ..
             what = f"{width[0]} numbers" if width else "a number"
             raise ValueError(f'column "{name}", row {number}: got {value!r}; expected {what}') from error
     return numbers
+
+
+def refuse_picture_paths(name: str, values: Sequence[Any]) -> None:
+    """Raises ValueError for a str that looks like a picture's file name: a signature takes texts and pictures alike."""
+    for number, value in enumerate(values):
+        if isinstance(value, str) and _PICTURE_PATH.fullmatch(value):
+            raise ValueError(
+                f'column "{name}", row {number}: got the str {value!r}; expected the picture\'s bytes, JPEG or PNG: '
+                "read the file first (a text that ends so can be given as UTF-8 bytes)"
+            )
 
 
 def _as_bytes(name: str, number: int, value: Any) -> bytes:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
+import json
+from collections.abc import Iterable, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from tfmmrank.fusion import fusions
 from tfmmrank.ranker import Ranker
+from tfmmrank.registry import options_of
 from tfmmrank.schema import Recipe, RecipeError
 from tfmmrank.stack import keras
 from tfmmrank.towers import Tower, towers
@@ -58,22 +64,36 @@ def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
 def _make(where: str, registry: Any, kind: str, options: dict[str, Any]) -> Any:
     try:
         cls = registry[kind]
-        known = _options_of(cls)
+        known = options_of(cls)
         for option in options:
             if option not in known:
                 raise ValueError(f'"{kind}" has no option "{option}"; options: {", ".join(sorted(known))}')
+            if not _is_of(options[option], known[option]):
+                raise ValueError(f"{option} is {options[option]!r}; expected {_in_words(known[option])}")
         return cls(**options)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}: {error}") from error
 
 
-def _options_of(cls: type) -> set[str]:
-    """Keyword arguments that a class and its bases name."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if base.__module__.startswith(("keras", "tf_keras", "tensorflow")):
-            break
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters
-            names |= {name for name, parameter in parameters.items() if parameter.kind != parameter.VAR_KEYWORD}
-    return names - {"self"}
+def _is_of(value: Any, expected: Any) -> bool:
+    """Whether a recipe's value is of a type; true for values and types that YAML does not know."""
+    try:
+        TypeAdapter(expected).validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    except (TypeError, PydanticUserError):
+        return True
+    return True
+
+
+def _in_words(expected: Any) -> str:
+    """A type, as people say it: ``Sequence[int] | None`` is "a list of whole numbers or null"."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    if expected in names:
+        return names[expected]
+    parts = [part for part in get_args(expected) if part is not ...]
+    if get_origin(expected) in (Union, UnionType):
+        return " or ".join(_in_words(part) for part in parts)
+    if get_origin(expected) in (Sequence, Iterable, list, tuple) and len(set(parts)) == 1:
+        return f"a list of {({int: 'whole numbers', float: 'numbers'}).get(parts[0]) or _in_words(parts[0])}"
+    return str(expected)

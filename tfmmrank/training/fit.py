@@ -11,10 +11,13 @@ from typing import Any
 
 from tfmmrank.atomic import replace_directory, write_text
 from tfmmrank.data.batches import ListBatches
+from tfmmrank.registry import nearest
 from tfmmrank.schema import TrainConfig
 from tfmmrank.stack import keras, tf
 from tfmmrank.training.build import seed_everything
 from tfmmrank.training.checkpoint import ResumableTraining
+
+OPTIMIZERS = ["adadelta", "adagrad", "adam", "adamax", "adamw", "ftrl", "nadam", "rmsprop", "sgd"]
 
 
 def make_optimizer(config: TrainConfig) -> Any:
@@ -28,7 +31,15 @@ def make_optimizer(config: TrainConfig) -> Any:
         options["global_clipnorm"] = config.clip_norm
     if config.weight_decay:
         options["weight_decay"] = config.weight_decay
-    return keras.optimizers.get({"class_name": config.optimizer, "config": options})
+    try:
+        return keras.optimizers.get({"class_name": config.optimizer, "config": options})
+    except ValueError as error:
+        if not str(error).startswith("Unknown optimizer"):
+            raise
+        name = config.optimizer
+        raise ValueError(
+            f'train.optimizer: unknown optimizer "{name}"{nearest(name, OPTIMIZERS)}; known: {", ".join(OPTIMIZERS)}'
+        ) from error
 
 
 def fit(

@@ -145,7 +145,7 @@ class Ranker(tfrs.Model):
     def _preprocess(self, side: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         features = {}
         for tower in self.side(side):
-            for key, value in tower.preprocess({column: raw[column] for column in tower.columns}).items():
+            for key, value in tower.embed(tower.preprocess({column: raw[column] for column in tower.columns})).items():
                 features[f"{side}/{tower.name}/{key}"] = value
         return features
 

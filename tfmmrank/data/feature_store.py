@@ -50,7 +50,7 @@ def _key(tower: Any, build: str) -> str:
     parts: list[Any] = [build]
     for each in (tower, tower.share):
         if each is not None:
-            parts.append([type(each).__module__, type(each).__qualname__, each.get_config(), _source(type(each))])
+            parts.append([type(each).__module__, type(each).__qualname__, each.get_config(), each.embed_state().hex(), _source(type(each))])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -66,7 +66,7 @@ def _source(kind: type) -> list[str]:
 
 def _write(prepared: Any, tower: Any, aside: Path, progress: bool) -> None:
     """Fills a store."""
-    preprocess = tf.function(tower.preprocess)
+    embed = tf.function(tower.embed)
     arrays: dict[str, np.memmap] = {}
     start, total = 0, len(prepared.catalogue)
     bar = tqdm(total=total, desc=f"preprocess {tower.name}", unit="item", disable=not progress, leave=False)
@@ -77,7 +77,8 @@ def _write(prepared: Any, tower: Any, aside: Path, progress: bool) -> None:
             for name in tower.columns
         },
     )
-    for features in dataset.map(preprocess, num_parallel_calls=2).prefetch(2).as_numpy_iterator():
+    for preprocessed in dataset.map(tower.preprocess, num_parallel_calls=2).prefetch(2):
+        features = {name: value.numpy() for name, value in embed(preprocessed).items()}
         for index, (name, value) in enumerate(features.items()):
             if name not in arrays:
                 arrays[name] = np.lib.format.open_memmap(

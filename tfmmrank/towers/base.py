@@ -78,8 +78,20 @@ class Tower(keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def embed(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """Preprocessed features through whatever training leaves as it is; default: the features as they are.
+
+        Runs once an item, ahead of training, and its result is kept: frozen encoders belong here. Shapes past the first
+        axis are static, and an item's result depends on that item alone.
+        """
+        return dict(features)
+
+    def embed_state(self) -> bytes:
+        """What ``embed`` depends on besides code and ``get_config``: a digest of its weights; default: nothing."""
+        return b""
+
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """Preprocessed features to ``Tokens`` with values ``[n, T, dim]`` and mask ``[n, T]``; T is static."""
+        """What ``embed`` gave to ``Tokens`` with values ``[n, T, dim]`` and mask ``[n, T]``; T is static."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:

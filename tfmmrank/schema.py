@@ -40,7 +40,9 @@ BEHAVIOUR_FEATURES = (
 #: The kinds of columns that the package's own towers read, and how a message calls them.
 READABLE = {
     "text": ({"text", "categorical"}, "text"),
+    "pretrained_text": ({"text", "categorical"}, "text"),
     "image": ({"image"}, "a picture"),
+    "pretrained_image": ({"image"}, "a picture"),
     "behaviour": ({"numeric", "categorical"}, "numeric or categorical"),
 }
 _CALLED = {"text": "text", "image": "a picture", "numeric": "numeric", "categorical": "categorical"}

@@ -7,7 +7,7 @@ import pytest
 from tfmmrank.encoders.base import text_encoders
 from tfmmrank.encoders.bert import BertEncoder, BertWordPiece
 from tfmmrank.encoders.bert_checkpoint import load_bert
-from tfmmrank.encoders.sources import load_text_encoder
+from tfmmrank.encoders.text_sources import load_text_encoder
 from tfmmrank.export.op_check import check_ops
 from tfmmrank.stack import keras, keras_nlp, tf
 

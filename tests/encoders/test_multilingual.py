@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfmmrank.encoders.multilingual import MultilingualEncoder
-from tfmmrank.encoders.sources import load_text_encoder
+from tfmmrank.encoders.text_sources import load_text_encoder
 from tfmmrank.stack import keras, tf
 
 TEXTS = [

@@ -50,7 +50,15 @@ def _key(tower: Any, build: str) -> str:
     parts: list[Any] = [build]
     for each in (tower, tower.share):
         if each is not None:
-            parts.append([type(each).__module__, type(each).__qualname__, each.get_config(), each.embed_state().hex(), _source(type(each))])
+            parts.append(
+                [
+                    type(each).__module__,
+                    type(each).__qualname__,
+                    each.get_config(),
+                    each.embed_state().hex(),
+                    _source(type(each)),
+                ]
+            )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

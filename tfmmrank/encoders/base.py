@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +25,8 @@ class Encoder(keras.layers.Layer):
 
     Args:
         trainable_blocks: how many of the top blocks training changes; 0: none, None: all, embeddings included.
-        output: ``pooled`` (one vector), ``tokens`` (one a word piece, or a region of the picture) or ``both`` (the
-            pooled one first).
+        output: what ``lower`` and ``call`` give unless told otherwise: ``pooled`` (one vector), ``tokens`` (one a word
+            piece, or a region of the picture) or ``both`` (the pooled one first).
         name: the layer's name.
 
     Attributes:
@@ -41,17 +42,21 @@ class Encoder(keras.layers.Layer):
         self, trainable_blocks: int | None = 0, output: str = "pooled", name: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(name=name, **kwargs)
-        if output not in OUTPUTS:
-            raise ValueError(f'output is "{output}"; expected one of {", ".join(OUTPUTS)}')
+        self.check_output(output)
         if trainable_blocks is not None and trainable_blocks < 0:
             raise ValueError(f"trainable_blocks is {trainable_blocks}; expected 0 or more, or null for all")
         self.trainable_blocks, self.output_kind = trainable_blocks, output
+
+    def check_output(self, output: str) -> None:
+        """Raises ValueError for an output that the encoder does not give."""
+        if output not in OUTPUTS:
+            raise ValueError(f'output is "{output}"; expected one of {", ".join(OUTPUTS)}')
 
     def preprocess(self, raw: Any) -> dict[str, Any]:
         """Raw values, string ``[n]``, to numeric features ``{name: [n, ...]}``, static past the first axis."""
         raise NotImplementedError
 
-    def lower(self, features: Mapping[str, Any]) -> dict[str, Any]:
+    def lower(self, features: Mapping[str, Any], output: str | None = None) -> dict[str, Any]:
         """Preprocessed features through the frozen blocks, to features ``{name: [n, ...]}`` to keep.
 
         With every block frozen that is all there is to compute, and only what ``output`` asks for is kept. With none
@@ -59,9 +64,16 @@ class Encoder(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+    def call(self, features: Mapping[str, Any], training: bool = False, output: str | None = None) -> Tokens:
         """What ``lower`` gave to tokens ``[n, T, width]`` with their mask; missing raw values are all masked."""
         raise NotImplementedError
+
+    def embed_state(self) -> bytes:
+        """A digest of the weights that ``lower`` uses, the trained ones among them where it cannot tell them apart."""
+        digest = hashlib.blake2b(digest_size=16)
+        for weight in self.non_trainable_weights:
+            digest.update(weight.numpy().tobytes())
+        return digest.digest()
 
     def get_config(self) -> dict[str, Any]:
         """Everything but the weights (JSON values): ``from_config`` needs neither files nor packages of weights."""
@@ -70,3 +82,11 @@ class Encoder(keras.layers.Layer):
             "trainable_blocks": self.trainable_blocks,
             "output": self.output_kind,
         }
+
+
+class TextEncoder(Encoder):
+    """Base of the encoders of texts."""
+
+    def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
+        """Texts, string ``[n]``, to numeric features; ``max_tokens`` of each are kept, the encoder's number if None."""
+        raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfmmrank.encoders.base import Encoder, text_encoders
+from tfmmrank.encoders.base import TextEncoder, text_encoders
 from tfmmrank.stack import keras, keras_nlp, tf, tf_text
 from tfmmrank.tokens import Tokens
 
@@ -96,7 +96,7 @@ def _initializer() -> Any:
 
 @text_encoders.register("bert")
 @keras.utils.register_keras_serializable("tfmmrank")
-class BertEncoder(Encoder):
+class BertEncoder(TextEncoder):
     """A BERT network (Devlin et al., https://arxiv.org/abs/1810.04805), pooled as sentence-transformers does.
 
     The blocks are keras_nlp's ``TransformerEncoder``. A text is always one segment, so the segment's embedding is part
@@ -175,9 +175,9 @@ class BertEncoder(Encoder):
                 "or null for all, embeddings included"
             )
 
-    def preprocess(self, raw: Any) -> dict[str, Any]:
+    def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
         """Texts, string ``[n]``, to ``{"ids": int32 [n, max_tokens]}``; 0 pads, a text of no word is all 0."""
-        return {"ids": self._wordpiece.ids(raw, self.max_tokens)}
+        return {"ids": self._wordpiece.ids(raw, max_tokens or self.max_tokens)}
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights, the frozen ones not trainable; shapes do not depend on the input."""
@@ -214,7 +214,7 @@ class BertEncoder(Encoder):
                 layer.trainable = False
         super().build(input_shape)
 
-    def lower(self, features: Mapping[str, Any]) -> dict[str, Any]:
+    def lower(self, features: Mapping[str, Any], output: str | None = None) -> dict[str, Any]:
         """Ids through the frozen blocks.
 
         Returns:
@@ -230,10 +230,10 @@ class BertEncoder(Encoder):
         for block in self.blocks[: self._frozen_blocks]:
             values = block(values, padding_mask=mask, training=False)
         if self.trainable_blocks == 0:
-            return self._give(values, mask)._asdict()
+            return self._give(values, mask, output)._asdict()
         return {"hidden": values, "mask": mask}
 
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+    def call(self, features: Mapping[str, Any], training: bool = False, output: str | None = None) -> Tokens:
         """What ``lower`` gave to ``Tokens``: values ``[n, T, hidden]``, mask ``[n, T]``."""
         if self.trainable_blocks == 0:
             return Tokens(features["values"], features["mask"])
@@ -243,19 +243,20 @@ class BertEncoder(Encoder):
             values, mask = features["hidden"], features["mask"]
         for block in self.blocks[self._frozen_blocks :]:
             values = block(values, padding_mask=mask, training=training)
-        return self._give(values, mask)
+        return self._give(values, mask, output)
 
     def _embed(self, ids: Any, training: bool) -> tuple[Any, Any]:
         values = self.embedding(ids)
         values = self.norm(values + self.positions(values))
         return self.drop(values, training=training), tf.not_equal(ids, 0)
 
-    def _give(self, values: Any, mask: Any) -> Tokens:
+    def _give(self, values: Any, mask: Any, output: str | None) -> Tokens:
+        output = output or self.output_kind
         values = tf.where(mask[..., None], values, tf.zeros_like(values))
-        if self.output_kind == "tokens":
+        if output == "tokens":
             return Tokens(values, mask)
         pooled, there = self._pool(values, mask)[:, None], mask[:, :1]  # CLS is there when anything is
-        if self.output_kind == "pooled":
+        if output == "pooled":
             return Tokens(pooled, there)
         return Tokens(tf.concat([pooled, values], 1), tf.concat([there, mask], 1))
 

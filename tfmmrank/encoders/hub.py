@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfmmrank.encoders.base import Encoder, image_encoders, text_encoders
+from tfmmrank.encoders.base import TextEncoder, image_encoders, text_encoders
 from tfmmrank.encoders.pictures import WholePictureEncoder
 from tfmmrank.stack import hub, keras, load, tf
 from tfmmrank.tokens import Tokens
@@ -13,7 +13,7 @@ from tfmmrank.tokens import Tokens
 
 @text_encoders.register("hub")
 @keras.utils.register_keras_serializable("tfmmrank")
-class HubTextEncoder(Encoder):
+class HubTextEncoder(TextEncoder):
     """A text module, string ``[n]`` to float ``[n, width]``, such as the Universal Sentence Encoder.
 
     The module runs in ``preprocess``, on the host, since strings do not compile: it is frozen, and gives one token.
@@ -36,23 +36,27 @@ class HubTextEncoder(Encoder):
                 f"trainable_blocks is {trainable_blocks}, and a hub module that reads strings runs on the host; "
                 "expected 0 (frozen)"
             )
-        _check_pooled(output)
         load("tf_text")  # registers the ops that most text modules use
         self.path = path
         self.module = _load_module(path, trainable=False)
         self.width = _probe(self.module, path, tf.constant(["probe"]), "strings [n]")
 
-    def preprocess(self, raw: Any) -> dict[str, Any]:
+    def check_output(self, output: str) -> None:
+        """Raises ValueError for what is not ``pooled``: a module gives one vector."""
+        if output != "pooled":
+            raise ValueError(f'output is "{output}", and a hub module gives one vector; expected "pooled"')
+
+    def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
         """Texts, string ``[n]``, to ``{"vectors": float [n, width], "present": bool [n]}``; missing: empty or blank."""
         present = tf.strings.length(tf.strings.strip(raw)) > 0
         vectors = tf.ensure_shape(self.module(raw, training=False), [raw.shape[0], self.width])
         return {"vectors": vectors, "present": present}
 
-    def lower(self, features: Mapping[str, Any]) -> dict[str, Any]:
+    def lower(self, features: Mapping[str, Any], output: str | None = None) -> dict[str, Any]:
         """The features as they are: the module has run."""
         return dict(features)
 
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+    def call(self, features: Mapping[str, Any], training: bool = False, output: str | None = None) -> Tokens:
         """Vectors to tokens ``[n, 1, width]``."""
         vectors, mask = features["vectors"][:, None], features["present"][:, None]
         return Tokens(tf.where(mask[..., None], vectors, tf.zeros_like(vectors)), mask)
@@ -83,13 +87,17 @@ class HubImageEncoder(WholePictureEncoder):
 
     def __init__(self, path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _check_pooled(self.output_kind)
         self.path = path
         self.module = _load_module(path, trainable=self.trainable_blocks is None)
         pixels = tf.zeros([1, self.size, self.size, 3])
         self.width = _probe(self.module, path, pixels, f"pixels [n, {self.size}, {self.size}, 3]")
         if self.trainable_blocks is None and not self.module.trainable_weights:
             raise ValueError(f"trainable_blocks is null, and hub module {path} has nothing to train; expected 0")
+
+    def check_output(self, output: str) -> None:
+        """Raises ValueError for what is not ``pooled``: a module gives one vector."""
+        if output != "pooled":
+            raise ValueError(f'output is "{output}", and a hub module gives one vector; expected "pooled"')
 
     def feature_map(self, pixels: Any, training: bool) -> Any:
         """Float pixels in 0 to 255 to vectors ``[n, 1, 1, width]``: a map of one cell."""
@@ -99,11 +107,6 @@ class HubImageEncoder(WholePictureEncoder):
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the module must be found at ``path`` again."""
         return {**super().get_config(), "path": self.path}
-
-
-def _check_pooled(output: str) -> None:
-    if output != "pooled":
-        raise ValueError(f'output is "{output}", and a hub module gives one vector; expected "pooled"')
 
 
 def _load_module(path: str, trainable: bool) -> Any:

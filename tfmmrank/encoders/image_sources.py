@@ -7,12 +7,14 @@ from typing import Any
 
 from tfmmrank.encoders.applications import ApplicationEncoder
 from tfmmrank.encoders.backbones import application_names
+from tfmmrank.encoders.colours import ColourEncoder
 from tfmmrank.encoders.efficientnet_lite import EfficientNetLite0Encoder
 from tfmmrank.encoders.hub import HubImageEncoder
 from tfmmrank.encoders.pictures import PictureEncoder
 from tfmmrank.registry import nearest
 
 EFFICIENTNET = "efficientnet_lite0"
+COLOURS = "colours"
 _HUB = "hub:"
 
 
@@ -20,8 +22,8 @@ def load_image_encoder(source: str, **options: Any) -> PictureEncoder:
     """Makes a picture encoder.
 
     Args:
-        source: ``efficientnet_lite0`` (trained on ImageNet; needs the extra ``efficientnet``), ``hub:`` and the folder
-            or handle of a SavedModel, or a network of ``tf.keras.applications`` by name, such as ``MobileNetV2``.
+        source: ``efficientnet_lite0`` (trained on ImageNet; needs the extra ``efficientnet``), ``colours`` (histograms), ``hub:`` and
+            the folder or handle of a SavedModel, or a network of ``tf.keras.applications`` by name, such as ``MobileNetV2``.
         options: of the encoder: ``trainable_blocks``, ``output``, ``size`` and so on. For ``tf.keras.applications``
             also ``weights``: None (fresh), ``imagenet`` (downloaded) or the path of a weights file.
 
@@ -34,13 +36,15 @@ def load_image_encoder(source: str, **options: Any) -> PictureEncoder:
         encoder = EfficientNetLite0Encoder(**options)
         encoder.load_torch_weights(path)
         return encoder
+    if source == COLOURS:
+        return ColourEncoder(**options)
     if source.startswith(_HUB):
         return HubImageEncoder(source.removeprefix(_HUB), **options)
     known = application_names()
     if source in known:
         return ApplicationEncoder(source, **options)
     raise ValueError(
-        f'image encoder is "{source}"{nearest(source, [EFFICIENTNET, *known])}; expected {EFFICIENTNET}, {_HUB}PATH, '
+        f'image encoder is "{source}"{nearest(source, [EFFICIENTNET, COLOURS, *known])}; expected {EFFICIENTNET}, {COLOURS}, {_HUB}PATH, '
         f"or one of tf.keras.applications: {', '.join(known)}"
     )
 

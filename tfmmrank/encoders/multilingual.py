@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmmrank.encoders.base import Encoder, text_encoders
+from tfmmrank.encoders.base import TextEncoder, text_encoders
 from tfmmrank.stack import keras, tf, tf_text
 from tfmmrank.tokens import Tokens
 
@@ -51,7 +51,7 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 
 @text_encoders.register("multilingual")
 @keras.utils.register_keras_serializable("tfmmrank")
-class MultilingualEncoder(Encoder):
+class MultilingualEncoder(TextEncoder):
     """Universal Sentence Encoder multilingual (Yang et al., https://arxiv.org/abs/1907.04307), frozen.
 
     Each piece's embedding goes through three branches, of two convolutions over 2, 3 and 5 pieces; all are normalised,
@@ -93,17 +93,18 @@ class MultilingualEncoder(Encoder):
             self._tokenizer = tf_text.SentencepieceTokenizer(base64.b64decode(sentencepiece), out_type=tf.int32)
             self._begin, self._end = (self._tokenizer.string_to_id(token) for token in ("<s>", "</s>"))
 
-    def preprocess(self, raw: Any) -> dict[str, Any]:
+    def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
         """Texts, string ``[n]``, to ``{"ids": int32 [n, max_tokens]}``.
 
         Ids are one more than SentencePiece's, which has a piece 0, so that 0 can pad; an empty text is all 0.
         """
+        length = max_tokens or self.max_tokens
         texts = tf.strings.unicode_transcode(raw, "UTF-8", "UTF-8", errors="replace")
-        pieces = self._tokenizer.tokenize(texts)[:, : self.max_tokens - 2]
+        pieces = self._tokenizer.tokenize(texts)[:, : length - 2]
         there = tf.cast(pieces.row_lengths() > 0, tf.int64)
         special = tf.RaggedTensor.from_row_lengths(tf.ones([tf.reduce_sum(there)], tf.int32), there)
         ids = tf.concat([special * self._begin, pieces, special * self._end], axis=1) + 1
-        return {"ids": tf.ensure_shape(ids.to_tensor(0, shape=[None, self.max_tokens]), [None, self.max_tokens])}
+        return {"ids": tf.ensure_shape(ids.to_tensor(0, shape=[None, length]), [None, length])}
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the weights, none trainable."""
@@ -124,21 +125,22 @@ class MultilingualEncoder(Encoder):
         }
         super().build(input_shape)
 
-    def lower(self, features: Mapping[str, Any]) -> dict[str, Any]:
+    def lower(self, features: Mapping[str, Any], output: str | None = None) -> dict[str, Any]:
         """Ids to ``values`` float ``[n, T, 512]`` and ``mask`` bool ``[n, T]``; T is 1 when pooled."""
         if not self.built:
             with tf.init_scope():
                 self.build()
+        output = output or self.output_kind
         mask = tf.not_equal(features["ids"], 0)
         values = self._tokens(tf.maximum(features["ids"] - 1, 0), mask)
-        if self.output_kind == "tokens":
+        if output == "tokens":
             return {"values": values, "mask": mask}
         pooled, there = self._pool(values, mask)[:, None], mask[:, :1]  # the begin is there when anything is
-        if self.output_kind == "pooled":
+        if output == "pooled":
             return {"values": pooled, "mask": there}
         return {"values": tf.concat([pooled, values], 1), "mask": tf.concat([there, mask], 1)}
 
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+    def call(self, features: Mapping[str, Any], training: bool = False, output: str | None = None) -> Tokens:
         """What ``lower`` gave, as ``Tokens``."""
         return Tokens(features["values"], features["mask"])
 

@@ -63,37 +63,38 @@ class PictureEncoder(Encoder):
         pixels, present = decode_pictures(raw, self.size, self.crop, self.resize_method)
         return {"pixels": pixels, "present": present}
 
-    def lower(self, features: Mapping[str, Any]) -> dict[str, Any]:
+    def lower(self, features: Mapping[str, Any], output: str | None = None) -> dict[str, Any]:
         """Pixels to the feature map ``{"cells", "present"}`` above the frozen blocks; all frozen: to ``"vectors"``."""
         if self.trainable_blocks is None:
             return dict(features)
         cells = self.frozen_part(self._floats(features["pixels"]))
         if self.trainable_blocks == 0:
-            return {"vectors": self._vectors(cells), "present": features["present"]}
+            return {"vectors": self._vectors(cells, output), "present": features["present"]}
         return {"cells": cells, "present": features["present"]}
 
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+    def call(self, features: Mapping[str, Any], training: bool = False, output: str | None = None) -> Tokens:
         """What ``lower`` gave to tokens ``[n, T, width]``; T is 1 (``pooled``), h w (``tokens``) or 1 + h w."""
         if self.trainable_blocks == 0:
             vectors = features["vectors"]
         elif self.trainable_blocks is None:
             pixels = self.frozen_part(self._floats(features["pixels"]))
-            vectors = self._vectors(self.trained_part(pixels, training))
+            vectors = self._vectors(self.trained_part(pixels, training), output)
         else:
-            vectors = self._vectors(self.trained_part(features["cells"], training))
+            vectors = self._vectors(self.trained_part(features["cells"], training), output)
         mask = tf.repeat(features["present"][:, None], vectors.shape[1], axis=1)
         return Tokens(tf.where(mask[..., None], vectors, tf.zeros_like(vectors)), mask)
 
     def _floats(self, pixels: Any) -> Any:
         return tf.cast(pixels, self.compute_dtype)
 
-    def _vectors(self, cells: Any) -> Any:
+    def _vectors(self, cells: Any, output: str | None) -> Any:
         """A feature map ``[n, h, w, width]`` to the vectors ``[n, T, width]`` that ``output`` asks for."""
+        output = output or self.output_kind
         tokens = tf.reshape(cells, [-1, cells.shape[1] * cells.shape[2], self.width])
-        if self.output_kind == "tokens":
+        if output == "tokens":
             return tokens
         pooled = tf.reduce_mean(tokens, axis=1, keepdims=True)
-        return pooled if self.output_kind == "pooled" else tf.concat([pooled, tokens], axis=1)
+        return pooled if output == "pooled" else tf.concat([pooled, tokens], axis=1)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``."""

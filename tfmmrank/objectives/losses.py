@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfmmrank.registry import nearest
-from tfmmrank.stack import keras, tfr
+from tfmmrank.stack import keras, tf, tfr
 
 # What the literature calls them -> TF-Ranking's key and the options that make it so.
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,7 +49,7 @@ def _lambda_weight(spec: str | dict[str, Any] | Any) -> Any:
     return kinds[kind](**options)
 
 
-def get_loss(name: str, lambda_weight: Any = None, **options: Any) -> Any:
+def get_loss(name: str, lambda_weight: Any = None, gain: str = "linear", **options: Any) -> Any:
     """A TF-Ranking loss that sums over lists (the Ranker divides by the number of lists).
 
     Args:
@@ -57,13 +57,15 @@ def get_loss(name: str, lambda_weight: Any = None, **options: Any) -> Any:
         lambda_weight: for the pairwise and some listwise losses: ``"ndcg"``, ``"ndcg_v2"``, ``"dcg"``,
             ``"label_diff"``, ``"precision"``, ``"list_mle"``, ``"yeti_dcg"``, or a dict with ``kind`` and options such
             as ``topn``.
+        gain: what a label counts: itself (``linear``), or ``exp2``, 2^label - 1, as NDCG's gain. Listwise losses that
+            spread probability by label then ask for the order at the top that NDCG asks for.
         **options: whatever the TF-Ranking class takes, such as ``temperature``.
 
     Returns:
         ``keras.losses.Loss`` on labels and scores ``[B, L]``, labels below 0 being padding.
 
     Raises:
-        ValueError: for an unknown name or lambda weight, or options that the loss does not take.
+        ValueError: for an unknown name, lambda weight or gain, or options that the loss does not take.
     """
     if name in ALIASES:
         key, preset = ALIASES[name]
@@ -77,7 +79,22 @@ def get_loss(name: str, lambda_weight: Any = None, **options: Any) -> Any:
         raise ValueError('loss "ordinal_loss" needs the option ordinal_size: the highest grade')
     if lambda_weight is not None:
         lambda_weight = _lambda_weight(lambda_weight)
+    if gain not in ("linear", "exp2"):
+        raise ValueError(f'loss "{name}": gain is "{gain}"; expected "linear" or "exp2"')
     try:
-        return tfr.keras.losses.get(key, keras.losses.Reduction.SUM, lambda_weight=lambda_weight, **options)
+        loss = tfr.keras.losses.get(key, keras.losses.Reduction.SUM, lambda_weight=lambda_weight, **options)
     except TypeError as error:
         raise ValueError(f'loss "{name}" does not take these options: {error}') from error
+    return loss if gain == "linear" else _OfGains(loss)
+
+
+class _OfGains(keras.losses.Loss):
+    """A loss of 2^label - 1 in place of labels; padding, below 0, stays."""
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__(keras.losses.Reduction.SUM, f"{loss.name}_of_gains")
+        self.loss = loss
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        gains = tf.where(y_true > 0, tf.pow(tf.constant(2.0, y_true.dtype), y_true) - 1.0, y_true)
+        return self.loss(gains, y_pred, sample_weight)

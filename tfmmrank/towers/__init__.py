@@ -3,8 +3,20 @@
 from tfmmrank.towers.base import SIDES, Tower, towers
 from tfmmrank.towers.behaviour import BehaviourTower
 from tfmmrank.towers.image import ImageTower
+from tfmmrank.towers.pretrained_image import PretrainedImageTower
+from tfmmrank.towers.pretrained_text import PretrainedTextTower
 from tfmmrank.towers.text import TextTower
 
 register_tower = towers.register
 
-__all__ = ["SIDES", "BehaviourTower", "ImageTower", "TextTower", "Tower", "register_tower", "towers"]
+__all__ = [
+    "SIDES",
+    "BehaviourTower",
+    "ImageTower",
+    "PretrainedImageTower",
+    "PretrainedTextTower",
+    "TextTower",
+    "Tower",
+    "register_tower",
+    "towers",
+]

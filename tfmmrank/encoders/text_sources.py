@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tfmmrank.encoders.base import Encoder
 from tfmmrank.encoders.bert_checkpoint import load_bert, load_minilm, load_preset
+from tfmmrank.encoders.hub import HubTextEncoder
 from tfmmrank.encoders.multilingual import load_multilingual
 from tfmmrank.registry import nearest
 
@@ -15,6 +16,7 @@ TEXT_SOURCES: dict[str, Callable[..., Encoder]] = {
     "minilm": load_minilm,
     "multilingual": load_multilingual,
     "preset:": load_preset,
+    "hub:": HubTextEncoder,
 }
 
 
@@ -23,7 +25,8 @@ def load_text_encoder(source: str, **options: object) -> Encoder:
 
     Args:
         source: ``minilm`` (English sentences, 384 wide), ``multilingual`` (16 languages, 512 wide), ``preset:NAME``
-            (keras_nlp's BERT presets; fetched), or a directory with a BERT in Hugging Face's layout.
+            (keras_nlp's BERT presets; fetched), ``hub:PATH`` (a SavedModel's folder or a handle of TensorFlow Hub), or a
+            directory with a BERT in Hugging Face's layout.
         **options: of the encoder, such as ``max_tokens``, ``trainable_blocks`` and ``output``.
 
     Returns:

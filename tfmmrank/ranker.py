@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfmmrank.columns import RankerColumns, batches_for, columns_read, missing_values
+from tfmmrank.cross_tower import CrossTower
 from tfmmrank.fusion import Fusion, fusions
+from tfmmrank.matching import Match, MatchFeatures, matches
 from tfmmrank.objectives import get_loss, get_metric
 from tfmmrank.registry import nearest, options_of
 from tfmmrank.stack import keras, tf, tfrs
@@ -18,24 +21,7 @@ from tfmmrank.tokens import Tokens
 from tfmmrank.towers import Tower, towers
 
 PADDING_SCORE = -1e9  # finite, so that JSON can carry it
-
-
-@dataclass(frozen=True)
-class RankerColumns:
-    """The raw columns that a ranker reads: names to kinds (query, item) or widths (slot)."""
-
-    query: dict[str, str] = field(default_factory=dict)
-    item: dict[str, str] = field(default_factory=dict)
-    slot: dict[str, int] = field(default_factory=dict)
-
-
-def missing_values(kind: str | int, shape: tuple[int, ...]) -> np.ndarray:
-    """Raw values that say "missing": empty bytes for texts, categories and pictures, NaN for numbers."""
-    if isinstance(kind, int):
-        return np.full(shape if kind == 1 else (*shape, kind), np.nan, np.float32)
-    if kind == "numeric":
-        return np.full(shape, np.nan, np.float32)
-    return np.full(shape, b"", object)
+_MATCH = "/match"  # ends the key of a tower's match tokens, beside those that are fused
 
 
 @keras.utils.register_keras_serializable("tfmmrank")
@@ -50,10 +36,15 @@ class Ranker(tfrs.Model):
         cross_projection: rank of their matrices; None: full.
         deep: widths of the Dense layers after them.
         dropout: rate after each deep layer, in [0, 1).
+        context: list context, see ``CrossTower``; None: an item's score does not depend on the others of its list.
+        match: what to compare a query and an item by, without training; see ``tfmmrank.matching``.
+        modality_dropout: rates in [0, 1) by name of an item or slot tower, at which training hides that modality of an
+            item in a list, so that none is leant on and a missing one costs little.
         columns: raw columns and kinds; learnt by ``adapt``.
 
     Raises:
-        ValueError: for towers of equal name, no item or slot tower, or a share outside the ranker.
+        ValueError: for towers of equal name, no item or slot tower, a share outside the ranker, a tower that is neither
+            fused nor matched, or a match of towers that cannot be compared.
 
     Example:
         >>> query = TextTower(["query"], side="query", name="query")
@@ -72,11 +63,15 @@ class Ranker(tfrs.Model):
         cross_projection: int | None = None,
         deep: Sequence[int] = (128, 64),
         dropout: float = 0.0,
+        context: Mapping[str, Any] | None = None,
+        match: Sequence[Match] = (),
+        modality_dropout: Mapping[str, float] | None = None,
         columns: RankerColumns | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        _check_towers(towers)
+        _check_towers(towers, match)
+        _check_modality_dropout(towers, modality_dropout or {})
         self.towers = list(towers)
         self.fusion = fusions[fusion](dim=dim) if isinstance(fusion, str) else fusion
         self.columns = columns
@@ -85,13 +80,15 @@ class Ranker(tfrs.Model):
             "cross_projection": cross_projection,
             "deep": list(deep),
             "dropout": dropout,
+            "context": dict(context) if context is not None else None,
+            "modality_dropout": dict(modality_dropout or {}),
         }
-        self.cross = [
-            tfrs.layers.dcn.Cross(projection_dim=cross_projection, name=f"cross_{i}") for i in range(cross_layers)
-        ]
-        self.deep = [keras.layers.Dense(width, "gelu", name=f"deep_{i}") for i, width in enumerate(deep)]
-        self.drop = keras.layers.Dropout(dropout)
-        self.head = keras.layers.Dense(1, dtype="float32", name="score")  # float32: TF-Ranking's losses need it
+        self.cross = CrossTower(cross_layers, cross_projection, deep, dropout, context, name="cross")
+        self.matching = MatchFeatures(match, name="matching") if match else None
+        self._matched = {name for each in match for name in (each.query, each.item)}
+        self._hide = {
+            name: keras.layers.Dropout(rate, name=f"hide_{name}") for name, rate in (modality_dropout or {}).items()
+        }
         self._watch(None)
 
     # -- preprocessing: raw columns to numbers, on the host -----------------------------------------------------------
@@ -113,8 +110,19 @@ class Ranker(tfrs.Model):
         lists = data.lists("train")
         for owner in (tower for tower in self.towers if tower.share is None):
             users = [tower for tower in self.towers if tower is owner or tower.share is owner]
-            owner.adapt(_batches_for(owner, users, data, lists))
+            owner.adapt(batches_for(owner, users, data, lists))
+        if self.matching is not None:
+            self.build_from_columns()
+            self.matching.adapt(self._match_values(data))
         return self
+
+    def _match_values(self, data: Any) -> Iterator[np.ndarray]:
+        """Raw match features ``[n, M]`` of the training pairs."""
+        matching = self.matching
+        assert matching is not None
+        compare = tf.function(lambda batch: matching.raw(*self._encode_batch(batch)), autograph=False)
+        for batch, _, _ in data.dataset("train", self, batch_size=16, static=True):
+            yield compare(batch).numpy()[batch["slot_mask"].numpy()]
 
     def columns_in(self, data: Any) -> RankerColumns:
         """The columns of a ``Prepared`` dataset that the towers read.
@@ -122,25 +130,7 @@ class Ranker(tfrs.Model):
         Raises:
             ValueError: when it lacks one, or has one of another kind or width than the ranker was adapted to.
         """
-        available = {"query": data.query_columns, "item": data.item_columns, "slot": data.slot_columns}
-        read: dict[str, dict[str, Any]] = {side: {} for side in available}
-        for tower in self.towers:
-            reads = f'tower "{tower.name}" reads the {tower.side} column'
-            for column in tower.columns:
-                if column not in available[tower.side]:
-                    others = [side for side, columns in available.items() if column in columns]
-                    known = list(available[tower.side])
-                    hint = f"; it is a column of side {others[0]}" if others else nearest(column, known)
-                    raise ValueError(
-                        f'{reads} "{column}", which dataset {data.path} lacks{hint}; '
-                        f"{tower.side} columns: {', '.join(known) or 'none'}"
-                    )
-                kind = available[tower.side][column]
-                before = getattr(self.columns, tower.side).get(column, kind) if self.columns else kind
-                if kind != before:
-                    raise ValueError(f'{reads} "{column}" as {before}; in dataset {data.path} it is {kind}')
-                read[tower.side][column] = kind
-        return RankerColumns(**read)
+        return columns_read(self.towers, data, self.columns)
 
     def _preprocess(self, side: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         features = {}
@@ -167,17 +157,24 @@ class Ranker(tfrs.Model):
         tokens = {}
         for tower in self.side(side):
             prefix = f"{side}/{tower.name}/"
-            own = {key[len(prefix) :]: value for key, value in features.items() if key.startswith(prefix)}
-            tokens[tower.name] = _checked(tower, Tokens(*tower(own, training=training)))
+            own: Any = {key[len(prefix) :]: value for key, value in features.items() if key.startswith(prefix)}
+            if tower.name in self._matched:
+                own = tokens[tower.name + _MATCH] = tower.match_tokens(own, training)
+            if tower.fused:
+                tokens[tower.name] = _checked(tower, Tokens(*tower(own, training=training)))
         return tokens
 
     def encode_query(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
-        """Query features to ``{tower: Tokens [B, T, d]}``."""
+        """Query features to ``{tower: Tokens [B, T, d]}``, and ``{"TOWER/match": Tokens [B, T, w]}`` where matched."""
         return self._encode("query", features, training)
 
     def encode_items(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
-        """Item features to ``{tower: Tokens [n, T, d]}``; an item's tokens depend on that item alone."""
+        """Item features to tokens, as ``encode_query``, ``[n, T, d]``; an item's tokens depend on that item alone."""
         return self._encode("item", features, training)
+
+    def fused_tokens(self, tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """Of what ``encode_query`` or ``encode_items`` gave, the tokens that are fused."""
+        return {name: part for name, part in tokens.items() if not name.endswith(_MATCH)}
 
     def encode_slots(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
         """Slot features ``[B, L, ...]`` to ``{tower: Tokens [B, L, T, d]}``."""
@@ -209,20 +206,36 @@ class Ranker(tfrs.Model):
             slot_mask: bool ``[B, L]``; false slots score ``PADDING_SCORE``.
             training: whether dropout is on.
         """
-        item = {tower.name: item[tower.name] for tower in self.towers if tower.side != "query"}
-        query = {tower.name: query[tower.name] for tower in self.side("query")}
         item = {name: Tokens(t.values, t.mask & slot_mask[..., None]) for name, t in item.items()}
-        fused = self.fusion(query, item, training=training)
-        hidden = fused
-        for cross in self.cross:
-            hidden = cross(fused, hidden)
-        for dense in self.deep:
-            hidden = self.drop(dense(hidden), training=training)
-        scores = tf.squeeze(self.head(hidden), -1)
+        if training:
+            item = self._hidden_at_random(item)
+        order = [tower for tower in self.towers if tower.fused]
+        fused_query = {tower.name: query[tower.name] for tower in order if tower.side == "query"}
+        fused_item = {tower.name: item[tower.name] for tower in order if tower.side != "query"}
+        fused = self.fusion(fused_query, fused_item, training=training) if fused_item else None
+        matched = self.matching(_of_matches(query), _of_matches(item)) if self.matching is not None else None
+        scores = self.cross(fused, matched, slot_mask, training=training)
         return tf.where(slot_mask, scores, tf.constant(PADDING_SCORE, scores.dtype))
+
+    def _hidden_at_random(self, item: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """The tokens, with whole modalities of single items masked: of the fusion and of matches together."""
+        shown = dict(item)
+        for name, drop in self._hide.items():
+            keys = [key for key in (name, name + _MATCH) if key in item]
+            shown_at = drop(tf.ones_like(item[keys[0]].mask[..., :1], tf.float32), training=True) > 0
+            for key in keys:
+                shown[key] = Tokens(item[key].values, item[key].mask & shown_at)
+        return shown
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Any:
         """Scores a batch as ``Prepared.dataset`` gives it: float32 ``[B, L]``, ``PADDING_SCORE`` in padding."""
+        query, item = self._encode_batch(batch, training)
+        return self.score(query, item, batch["slot_mask"], training)
+
+    def _encode_batch(
+        self, batch: Mapping[str, Any], training: bool = False
+    ) -> tuple[dict[str, Tokens], dict[str, Tokens]]:
+        """A batch's query tokens ``[B, T, d]`` and item tokens ``[B, L, T, d]``, each distinct item encoded once."""
         query = self.encode_query(batch, training)
         distinct = self.encode_items(batch, training)
         item = {
@@ -230,7 +243,7 @@ class Ranker(tfrs.Model):
             for name, tokens in distinct.items()
         }
         item.update(self.encode_slots(batch, training))
-        return self.score(query, item, batch["slot_mask"], training)
+        return query, item
 
     @tf.__internal__.tracking.no_automatic_dependency_tracking
     def _watch(self, task: Any) -> None:
@@ -345,6 +358,10 @@ class Ranker(tfrs.Model):
             "name": self.name,
             "towers": [{"kind": towers.name_of(type(tower)), **_config(tower)} for tower in self.towers],
             "fusion": {"kind": fusions.name_of(type(self.fusion)), **_config(self.fusion)},
+            "match": [
+                {"kind": matches.name_of(type(match)), **_config(match)}
+                for match in (self.matching.matches if self.matching is not None else [])
+            ],
             "columns": asdict(self.columns) if self.columns is not None else None,
             **self._settings,
         }
@@ -361,6 +378,9 @@ class Ranker(tfrs.Model):
         fusion = dict(config["fusion"])
         config["towers"] = [made[part["name"]] for part in config["towers"]]
         config["fusion"] = fusions[fusion.pop("kind")](**fusion)
+        config["match"] = [
+            matches[part["kind"]](**{k: v for k, v in part.items() if k != "kind"}) for part in config["match"]
+        ]
         config["columns"] = RankerColumns(**config["columns"]) if config["columns"] else None
         return cls(**config)
 
@@ -403,7 +423,7 @@ def _checked(tower: Tower, tokens: Tokens) -> Tokens:
     return tokens
 
 
-def _config(part: Tower | Fusion) -> dict[str, Any]:
+def _config(part: Tower | Fusion | Match) -> dict[str, Any]:
     """A part's configuration; one that forgets an option would come back as another part than was trained."""
     config = part.get_config()
     forgotten = sorted(set(options_of(type(part))) - set(config))
@@ -415,7 +435,7 @@ def _config(part: Tower | Fusion) -> dict[str, Any]:
     return config
 
 
-def _check_towers(given: Sequence[Tower]) -> None:
+def _check_towers(given: Sequence[Tower], match: Sequence[Match]) -> None:
     names = [tower.name for tower in given]
     for name in names:
         if names.count(name) > 1:
@@ -424,7 +444,7 @@ def _check_towers(given: Sequence[Tower]) -> None:
             raise ValueError(f'tower name "{name}" contains "/"')
     if not any(tower.side != "query" for tower in given):
         raise ValueError("a ranker needs at least one tower of side item or slot")
-    widths = {tower.name: tower.dim for tower in given}
+    widths = {tower.name: tower.dim for tower in given if tower.fused}
     if len(set(widths.values())) > 1:
         raise ValueError(f"the towers' dims differ ({widths}); a fusion compares their tokens: give all one dim")
     for tower in given:
@@ -433,20 +453,36 @@ def _check_towers(given: Sequence[Tower]) -> None:
                 f'tower "{tower.name}" shares with "{tower.share.name}", which must be a tower of the same ranker '
                 "that itself shares with none"
             )
+    by_name = {tower.name: tower for tower in given}
+    for each in match:
+        for name, sides in ((each.query, ("query",)), (each.item, ("item", "slot"))):
+            if name not in by_name or by_name[name].side not in sides or by_name[name].match_width is None:
+                fit = [t.name for t in given if t.side in sides and t.match_width is not None]
+                raise ValueError(
+                    f'match "{each.name}": "{name}" is no tower of side {" or ".join(sides)} that can be matched by; '
+                    f"those are: {', '.join(fit) or 'none'}"
+                )
+        try:
+            each.bind(by_name[each.query], by_name[each.item])
+        except ValueError as error:
+            raise ValueError(f'match "{each.name}": {error}') from error
+    matched = {name for each in match for name in (each.query, each.item)}
+    for tower in given:
+        if not tower.fused and tower.name not in matched:
+            raise ValueError(f'tower "{tower.name}" is neither fused nor matched: nothing would read it')
 
 
-def _batches_for(owner: Tower, users: list[Tower], data: Any, lists: Any) -> Iterator[dict[str, Any]]:
-    """Raw training values of a tower and of those that share with it, under the owner's column names."""
-    for tower in users:
-        if tower.side == "query":
-            batches: Iterable[Mapping[str, Any]] = [lists.queries]
-        elif tower.side == "slot":
-            batches = [lists.slots]
-        else:
-            batches = data.catalogue.batches(4096, columns=tower.columns)
-        for batch in batches:
-            if tower is owner or len(tower.columns) == len(owner.columns):
-                yield {mine: batch[theirs] for mine, theirs in zip(owner.columns, tower.columns, strict=True)}
-            else:
-                for column in tower.columns:
-                    yield dict.fromkeys(owner.columns, batch[column])
+def _check_modality_dropout(given: Sequence[Tower], rates: Mapping[str, float]) -> None:
+    for name, rate in rates.items():
+        known = [tower.name for tower in given if tower.side != "query"]
+        if name not in known:
+            raise ValueError(
+                f'modality_dropout: no item or slot tower "{name}"{nearest(name, known)}; towers: {", ".join(known)}'
+            )
+        if not 0 <= rate < 1:
+            raise ValueError(f"modality_dropout: the rate of {name} is {rate}; expected one in [0, 1)")
+
+
+def _of_matches(tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    """Match tokens by tower."""
+    return {name.removesuffix(_MATCH): part for name, part in tokens.items() if name.endswith(_MATCH)}

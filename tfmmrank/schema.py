@@ -40,6 +40,7 @@ BEHAVIOUR_FEATURES = (
 #: The kinds of columns that the package's own towers read, and how a message calls them.
 READABLE = {
     "text": ({"text", "categorical"}, "text"),
+    "lexical": ({"text", "categorical"}, "text"),
     "pretrained_text": ({"text", "categorical"}, "text"),
     "image": ({"image"}, "a picture"),
     "pretrained_image": ({"image"}, "a picture"),
@@ -309,6 +310,7 @@ class TowerConfig(BaseModel):
     columns: Annotated[list[str], BeforeValidator(_as_list)]
     side: Literal["query", "item", "slot"] = "item"
     share: str | None = None
+    fused: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -338,13 +340,40 @@ class CrossConfig(_Part):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class ContextConfig(_Part):
+    """List context: attention among the items of one list."""
+
+    layers: int = Field(default=1, gt=0)
+    heads: int = Field(default=2, gt=0)
+    head_size: int = Field(default=64, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class MatchConfig(BaseModel):
+    """A match: its kind, the towers it compares, and whatever options its class takes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    query: str
+    item: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options passed to the match's class as they are."""
+        return dict(self.model_extra or {})
+
+
 class ModelConfig(_Part):
-    """Towers by modality name, the fusion, the cross tower."""
+    """Towers by modality name, the fusion, the cross tower, matches by name."""
 
     dim: int = Field(default=64, gt=0)
     towers: dict[str, TowerConfig]
     fusion: Annotated[FusionConfig, BeforeValidator(_as_kind)] = FusionConfig()
     cross: CrossConfig = CrossConfig()
+    context: ContextConfig | None = None
+    match: dict[str, MatchConfig] = {}
+    modality_dropout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
 
 
 class TrainConfig(_Part):
@@ -546,7 +575,8 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
     kinds: dict[str, type[BaseModel]] = {"judgements": Judgements, "logs": Logs, "libsvm": LibSVM, "elwc": ExampleLists}
     parts: dict[str, type[BaseModel]] = {
         "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "items": Items, "queries": Queries,
-        "behaviour": Behaviour, "split": Split, "cross": CrossConfig, "sequence_example": ExampleLists, **kinds,
+        "behaviour": Behaviour, "split": Split, "cross": CrossConfig, "context": ContextConfig,
+        "sequence_example": ExampleLists, **kinds,
     }  # fmt: skip
     model: type[BaseModel] | None = Recipe if not location else parts.get(str(location[-1]))
     return [name for name in model.model_fields if name != "root"] if model else []

@@ -97,6 +97,11 @@ class PretrainedTower(Tower):
         """The tower that holds the encoder and the projection: this one, or the one it shares with."""
         return self.share if self.share is not None else self
 
+    @property
+    def match_width(self) -> int:  # type: ignore[override]
+        """The encoder's width."""
+        return self.owner.encoder.width
+
     def embed(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """Features through the encoder's frozen blocks; floats in half precision."""
         lowered = self.owner.encoder.lower(features, self.output_kind)
@@ -108,8 +113,8 @@ class PretrainedTower(Tower):
         """A digest of the encoder's frozen weights."""
         return self.owner.encoder.embed_state()
 
-    def encode(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """What ``embed`` gave to the encoder's own tokens ``[n, T, width]``, before the projection."""
+    def match_tokens(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+        """What ``embed`` gave to the encoder's own tokens ``[n, T, match_width]``, before the projection."""
         encoder = self.owner.encoder
         full = {
             name: tf.cast(value, encoder.compute_dtype) if value.dtype.is_floating else value
@@ -117,9 +122,9 @@ class PretrainedTower(Tower):
         }
         return encoder(full, training=training, output=self.output_kind)
 
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """What ``embed`` gave to tokens ``[n, T, dim]``."""
-        values, mask = self.encode(features, training)
+    def call(self, features: Mapping[str, Any] | Tokens, training: bool = False) -> Tokens:
+        """What ``embed`` gave to tokens ``[n, T, dim]``; ``features`` may be what ``match_tokens`` made of it."""
+        values, mask = features if isinstance(features, Tokens) else self.match_tokens(features, training)
         values = self.owner.norm(values)
         for dense in self.owner.project:
             values = dense(self.owner.drop(values, training=training))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from tfmmrank.fusion import fusions
+from tfmmrank.matching import matches
 from tfmmrank.ranker import Ranker
 from tfmmrank.registry import options_of
 from tfmmrank.schema import Recipe, RecipeError
@@ -47,18 +48,34 @@ def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
         options = {"dim": model.dim, **config.options}
         made[name] = _make(
             f"model.towers.{name}", towers, config.kind,
-            dict(columns=config.columns, side=config.side, share=share, name=name, **options),
+            dict(columns=config.columns, side=config.side, share=share, name=name, fused=config.fused, **options),
         )  # fmt: skip
     fusion = _make("model.fusion", fusions, model.fusion.kind, {"dim": model.dim, **model.fusion.options})
-    ranker = Ranker(
+    match = [
+        _make(
+            f"model.match.{name}", matches, each.kind, dict(query=each.query, item=each.item, name=name, **each.options)
+        )
+        for name, each in model.match.items()
+    ]
+    ranker = _of_parts(
         [made[name] for name in model.towers],
         fusion,
         cross_layers=model.cross.layers,
         cross_projection=model.cross.projection_dim,
         deep=model.cross.deep,
         dropout=model.cross.dropout,
+        context=model.context.model_dump() if model.context is not None else None,
+        match=match,
+        modality_dropout=model.modality_dropout,
     )
     return ranker.adapt(data) if data is not None else ranker
+
+
+def _of_parts(*parts: Any, **options: Any) -> Ranker:
+    try:
+        return Ranker(*parts, **options)
+    except ValueError as error:
+        raise RecipeError(f"model: {error}") from error
 
 
 def _make(where: str, registry: Any, kind: str, options: dict[str, Any]) -> Any:

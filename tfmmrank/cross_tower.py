@@ -11,10 +11,10 @@ _CONTEXT = {"layers": 1, "heads": 2, "head_size": 64, "dropout": 0.1}
 
 
 class CrossTower(keras.layers.Layer):
-    """DCN v2 cross layers, list context, Dense layers, a score; and match features straight to the score.
+    """DCN v2 cross layers, list context, Dense layers, a score; match features straight to the score.
 
-    Match features also have a linear way to the score. Where there are any, the deep way starts at zero: training starts
-    from an even sum of them, near zero-shot ranking, and small label sets do not have to find that first.
+    Match features also have a linear way to the score. Where there are any, the deep way starts at zero, so that
+    training starts from an even sum of them, near zero-shot ranking: small label sets do not have to find that first.
 
     Args:
         layers: TFRS ``Cross`` layers [Wang et al., 2021].

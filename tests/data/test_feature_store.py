@@ -242,6 +242,18 @@ def test_other_settings_and_weights_are_another_store(market):
     assert len(list((market.out / "features").iterdir())) == 3
 
 
+def test_settings_that_embed_does_not_depend_on_do_not_count(market):
+    class Frozen(Lengths):
+        def embed_config(self):
+            return {"columns": self.columns}
+
+    data = market.prepare([1, 2])
+    for dim in (8, 16):
+        item_features(data, Frozen(["title"], dim=dim, name="title"), progress=False)
+    assert len(EMBEDDED) == 4
+    assert market.folders() == [data.build]
+
+
 def test_other_kinds_of_columns_are_another_store(market):
     data = market.prepare([1, 2])
     features_of(data)
@@ -502,7 +514,7 @@ def test_embed_gives_other_features_than_before(market):
     with pytest.raises(
         ValueError,
         match=r"\"wrong\": embed gave \{'value': 'float32 \[1\]'\}, and of other items \{'value': 'float32 \[\]'\}; "
-        r"if its embed changed, get_config or embed_state must change with it: let them, or remove .*wrong-",
+        r"if its embed changed, embed_config or embed_state must change too: let them, or remove .*wrong-",
     ):
         item_features(data, wrong, progress=False)
     assert data.build not in market.folders("wrong")

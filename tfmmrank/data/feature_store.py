@@ -85,7 +85,7 @@ def _key(tower: Tower, prepared: Any) -> str:
     for each in (tower, tower.share):
         if each is not None:
             kind = type(each)
-            state = [each.get_config(), each.embed_state().hex()]
+            state = [each.embed_config(), each.embed_state().hex()]
             parts.append([kind.__module__, kind.__qualname__, *state, _source(kind)])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -144,7 +144,7 @@ def _write(prepared: Any, tower: Tower, home: Home, digests: np.ndarray, writer:
             writer.write(rows, digests[rows], features)
         except ValueError as error:
             raise ValueError(
-                f'tower "{tower.name}": {error}; if its embed changed, get_config or embed_state must change with it: '
+                f'tower "{tower.name}": {error}; if its embed changed, embed_config or embed_state must change too: '
                 f"let them, or remove {home.path}"
             ) from error
         bar.update(len(rows))

@@ -92,8 +92,16 @@ class Tower(keras.layers.Layer):
         """
         return dict(features)
 
+    def embed_config(self) -> dict[str, Any]:
+        """The settings that ``preprocess`` and ``embed`` depend on (JSON values); default: all of ``get_config``.
+
+        A tower whose ``embed`` is dear leaves out what only ``call`` depends on, such as ``dim`` or a dropout: changing
+        that then computes no item again.
+        """
+        return self.get_config()
+
     def embed_state(self) -> bytes:
-        """What ``embed`` depends on besides code and ``get_config``: a digest of its weights; default: nothing."""
+        """What ``embed`` depends on besides code and ``embed_config``: a digest of its weights; default: nothing."""
         return b""
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:

@@ -109,6 +109,11 @@ class PretrainedTower(Tower):
             name: tf.cast(value, tf.float16) if value.dtype.is_floating else value for name, value in lowered.items()
         }
 
+    def embed_config(self) -> dict[str, Any]:
+        """The encoder and what is kept of it; not the projection, which may change without encoding anew."""
+        config = self.owner.get_config()["encoder"]
+        return {"columns": self.columns, "encoder": config, "output": self.output_kind}
+
     def embed_state(self) -> bytes:
         """A digest of the encoder's frozen weights."""
         return self.owner.encoder.embed_state()

@@ -118,11 +118,20 @@ class Ranker(tfrs.Model):
 
     def _match_values(self, data: Any) -> Iterator[np.ndarray]:
         """Raw match features ``[n, M]`` of the training pairs."""
-        matching = self.matching
-        assert matching is not None
-        compare = tf.function(lambda batch: matching.raw(*self._encode_batch(batch)), autograph=False)
+        compare = tf.function(self.match_features, autograph=False)
         for batch, _, _ in data.dataset("train", self, batch_size=16, static=True):
             yield compare(batch).numpy()[batch["slot_mask"].numpy()]
+
+    def match_features(self, batch: Mapping[str, Any]) -> Any:
+        """Match features of a batch as they come, float32 ``[B, L, M]``; ``matching.names`` names them.
+
+        Raises:
+            ValueError: for a ranker without matches.
+        """
+        if self.matching is None:
+            raise ValueError("the ranker has no match; give it some to have match features")
+        query, item = self._encode_batch(batch)
+        return self.matching.raw(_of_matches(query), _of_matches(item))
 
     def columns_in(self, data: Any) -> RankerColumns:
         """The columns of a ``Prepared`` dataset that the towers read.

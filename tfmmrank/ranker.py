@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from tfmmrank.columns import RankerColumns, batches_for, columns_read, missing_values
 from tfmmrank.cross_tower import CrossTower
@@ -21,6 +23,7 @@ from tfmmrank.tokens import Tokens
 from tfmmrank.towers import Tower, towers
 
 PADDING_SCORE = -1e9  # finite, so that JSON can carry it
+_WEIGHTS = "ranker.safetensors"
 _MATCH = "/match"  # ends the key of a tower's match tokens, beside those that are fused
 
 
@@ -399,7 +402,7 @@ class Ranker(tfrs.Model):
         directory.mkdir(parents=True, exist_ok=True)
         if not self.built:
             self.build_from_columns()
-        self.save_weights(directory / "ranker.weights.h5")
+        _write_weights(self, directory / _WEIGHTS)
         (directory / "ranker.json").write_text(json.dumps(self.get_config(), ensure_ascii=False, indent=1), "utf-8")
 
     @classmethod
@@ -413,7 +416,7 @@ class Ranker(tfrs.Model):
         if not (directory / "ranker.json").is_file():
             raise FileNotFoundError(f"{directory}: holds no ranker (ranker.json is missing); train one first")
         ranker = cls.from_config(json.loads((directory / "ranker.json").read_text("utf-8"))).build_from_columns()
-        ranker.load_weights(directory / "ranker.weights.h5")
+        _read_weights(ranker, directory / _WEIGHTS)
         return ranker
 
 
@@ -495,3 +498,24 @@ def _check_modality_dropout(given: Sequence[Tower], rates: Mapping[str, float]) 
 def _of_matches(tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
     """Match tokens by tower."""
     return {name.removesuffix(_MATCH): part for name, part in tokens.items() if name.endswith(_MATCH)}
+
+
+def _write_weights(ranker: Ranker, file: Path) -> None:
+    """All weights, and nothing else: Keras's own file would hold the optimizer's too, and lack layers within tuples."""
+    save_file({f"{i:04d} {weight.name}": weight.numpy() for i, weight in enumerate(ranker.weights)}, file)
+
+
+def _read_weights(ranker: Ranker, file: Path) -> None:
+    """Raises ValueError when the file is not of this ranker."""
+    with safe_open(file, "numpy") as saved:
+        keys = sorted(saved.keys())
+        values = [saved.get_tensor(key) for key in keys]
+    shapes = [tuple(value.shape) for value in values], [tuple(weight.shape) for weight in ranker.weights]
+    if shapes[0] != shapes[1]:
+        differing = next((key for key, *two in zip(keys, *shapes, strict=False) if two[0] != two[1]), "their number")
+        raise ValueError(
+            f"{file}: holds {len(values)} weights, and ranker.json makes a ranker of {len(ranker.weights)}; they differ "
+            f"in {differing}: was a part of it changed since?"
+        )
+    for weight, value in zip(ranker.weights, values, strict=True):
+        weight.assign(value)

@@ -29,7 +29,8 @@ class Match(keras.layers.Layer):
     features: tuple[str, ...]
 
     def __init__(self, query: str, item: str, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
+        # Keras would bring one of two arguments to float32, and leave the other in half precision.
+        super().__init__(name=name, **{"dtype": "float32", "autocast": False, **kwargs})
         self.query, self.item = query, item
 
     def bind(self, query: Tower, item: Tower) -> None:

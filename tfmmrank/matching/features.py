@@ -22,7 +22,7 @@ class MatchFeatures(keras.layers.Layer):
     """
 
     def __init__(self, matches: Sequence[Match], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
         self.matches = list(matches)
         self.names = [f"{match.name}/{feature}" for match in self.matches for feature in match.features]
 

@@ -322,7 +322,9 @@ class Ranker(tfrs.Model):
         scores = self(features, training=training)
         known = labels >= 0
         scores = tf.where(known, scores, tf.zeros_like(scores))
-        loss = self.task(labels, scores, sample_weight=weights, training=training)
+        loss = self.task(labels, scores, sample_weight=weights, training=training, compute_metrics=False)
+        for metric in self.task.metrics:
+            metric.update_state(labels, scores)  # label weights are the loss's: NDCG is reported without them
         lists = tf.reduce_sum(tf.cast(tf.reduce_any(known, axis=1), loss.dtype))
         self.loss_tracker.update_state(loss / tf.maximum(lists, 1.0), sample_weight=lists)
         if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -502,7 +504,7 @@ def _of_matches(tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
 
 def _write_weights(ranker: Ranker, file: Path) -> None:
     """All weights, and nothing else: Keras's own file would hold the optimizer's too, and lack layers within tuples."""
-    save_file({f"{i:04d} {weight.name}": weight.numpy() for i, weight in enumerate(ranker.weights)}, file)
+    save_file({f"{i:04d} {weight.name}": np.asarray(weight.numpy()) for i, weight in enumerate(ranker.weights)}, file)
 
 
 def _read_weights(ranker: Ranker, file: Path) -> None:

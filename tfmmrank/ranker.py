@@ -276,6 +276,7 @@ class Ranker(tfrs.Model):
         loss: Any = "softmax_loss",
         metrics: Any = ("ndcg@10",),
         loss_options: Mapping[str, Any] | None = None,
+        encoder_optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
         """As Keras's ``compile``; loss and metrics may be TF-Ranking names (see ``tfmmrank.objectives``).
@@ -290,6 +291,8 @@ class Ranker(tfrs.Model):
                 scores ``[B, L]`` with ``reduction=keras.losses.Reduction.SUM``.
             metrics: one or several, by TF-Ranking's names with a cut-off (``ndcg@10``) or as objects; None: none.
             loss_options: options of a loss given by name.
+            encoder_optimizer: for the pretrained encoders' trainable weights, which want a smaller learning rate than
+                fresh ones; None: ``optimizer``.
             **kwargs: as Keras's, such as ``jit_compile``.
 
         Raises:
@@ -313,6 +316,7 @@ class Ranker(tfrs.Model):
                 loss=loss, metrics=[get_metric(metric) if isinstance(metric, str) else metric for metric in metrics]
             )
         )
+        self.encoder_optimizer = keras.optimizers.get(encoder_optimizer) if encoder_optimizer is not None else None
         # The task holds the metrics; saying so keeps Keras from warning of weights without weighted metrics.
         super().compile(optimizer=optimizer, **{"weighted_metrics": [], **kwargs})
 
@@ -337,8 +341,26 @@ class Ranker(tfrs.Model):
         with tf.GradientTape() as tape:
             loss = self.compute_loss(inputs, training=True)
             loss += tf.add_n([tf.zeros_like(loss), *self.losses]) / tf.distribute.get_strategy().num_replicas_in_sync
-        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        shares = self._optimizer_shares()
+        gradients = tape.gradient(loss, [variables for _, variables in shares])
+        for (optimizer, variables), some in zip(shares, gradients, strict=True):
+            optimizer.apply_gradients(zip(some, variables, strict=True))
         return {metric.name: metric.result() for metric in self.metrics}
+
+    def _optimizer_shares(self) -> list[tuple[Any, list[Any]]]:
+        """The optimizers and the variables that each of them trains."""
+        if self.encoder_optimizer is None:
+            return [(self.optimizer, self.trainable_variables)]
+        slow = {id(weight) for tower in self.towers for weight in tower.pretrained_weights}
+        shares: list[tuple[Any, list[Any]]] = [(self.optimizer, []), (self.encoder_optimizer, [])]
+        for variable in self.trainable_variables:
+            shares[id(variable) in slow][1].append(variable)
+        return [share for share in shares if share[1]]
+
+    def build_optimizers(self) -> None:
+        """Makes the optimizers' slots, which a checkpoint is restored into."""
+        for optimizer, variables in self._optimizer_shares():
+            optimizer.build(variables)
 
     def test_step(self, inputs: Any) -> dict[str, Any]:
         """One evaluation step; reports the mean loss."""

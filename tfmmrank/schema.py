@@ -383,6 +383,10 @@ class TrainConfig(_Part):
     loss_options: dict[str, Any] = {}
     optimizer: str = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine: falls to 0 at the end")
+    encoder_learning_rate: float | None = Field(
+        default=None, gt=0, description="of pretrained encoders' trainable blocks; null: learning_rate"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=1.0, gt=0)
     epochs: int = Field(default=20, gt=0)

@@ -108,6 +108,11 @@ class Tower(keras.layers.Layer):
         """What ``embed`` gave to ``Tokens`` with values ``[n, T, dim]`` and mask ``[n, T]``; T is static."""
         raise NotImplementedError
 
+    @property
+    def pretrained_weights(self) -> list[Any]:
+        """Trainable weights that do not start afresh: they may take a learning rate of their own. Default: none."""
+        return []
+
     def match_tokens(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
         """What ``embed`` gave to the tokens ``[n, T, match_width]`` that matches compare."""
         raise NotImplementedError(f"{type(self).__name__} has nothing to match by")

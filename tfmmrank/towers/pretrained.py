@@ -109,6 +109,11 @@ class PretrainedTower(Tower):
             name: tf.cast(value, tf.float16) if value.dtype.is_floating else value for name, value in lowered.items()
         }
 
+    @property
+    def pretrained_weights(self) -> list[Any]:
+        """The encoder's trainable weights; of the owner alone."""
+        return self.encoder.trainable_weights if self.share is None else []
+
     def embed_config(self) -> dict[str, Any]:
         """The encoder and what is kept of it; not the projection, which may change without encoding anew."""
         config = self.owner.get_config()["encoder"]

@@ -20,13 +20,21 @@ from tfmmrank.training.checkpoint import ResumableTraining
 OPTIMIZERS = ["adadelta", "adagrad", "adam", "adamax", "adamw", "ftrl", "nadam", "rmsprop", "sgd"]
 
 
-def make_optimizer(config: TrainConfig) -> Any:
+def make_optimizer(config: TrainConfig, steps: int | None = None, learning_rate: float | None = None) -> Any:
     """The optimizer that a recipe names: ``adam``, ``adamw``, ``adagrad``, … with clipping and weight decay.
+
+    Args:
+        config: the recipe's train part.
+        steps: in all the epochs, over which a cosine schedule falls to zero; None: the rate stays.
+        learning_rate: instead of the recipe's.
 
     Raises:
         ValueError: for a name that Keras does not know.
     """
-    options: dict[str, Any] = {"learning_rate": config.learning_rate, "is_legacy_optimizer": False}
+    rate: Any = config.learning_rate if learning_rate is None else learning_rate
+    if config.schedule == "cosine" and steps is not None:
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    options: dict[str, Any] = {"learning_rate": rate, "is_legacy_optimizer": False}
     if config.clip_norm is not None:
         options["global_clipnorm"] = config.clip_norm
     if config.weight_decay:
@@ -77,8 +85,13 @@ def fit(
 
     seed_everything(config.seed)
     ranker.build_from_columns()
+    slow = config.encoder_learning_rate
     ranker.compile(
-        make_optimizer(config), config.loss, loss_options=config.loss_options, jit_compile=config.jit_compile
+        make_optimizer(config, steps * config.epochs),
+        config.loss,
+        loss_options=config.loss_options,
+        jit_compile=config.jit_compile,
+        encoder_optimizer=make_optimizer(config, steps * config.epochs, slow) if slow is not None else None,
     )
     of = _fingerprint(ranker, config, batches, replicas)
     keeper = ResumableTraining(
@@ -112,7 +125,8 @@ def fit(
 
 def _fingerprint(ranker: Any, config: TrainConfig, batches: ListBatches, replicas: int) -> str:
     """Changes with whatever changes a step: what the towers learnt from data, the lists, the options, the replicas."""
-    options = config.model_dump(mode="json", exclude={"epochs", "patience", "checkpoint_every_steps"})
+    free = {"epochs", "patience", "checkpoint_every_steps"} - ({"epochs"} if config.schedule == "cosine" else set())
+    options = config.model_dump(mode="json", exclude=free)
     model = ranker.get_config()
     del model["name"], model["fusion"]["name"]  # Keras numbers them within a process
     parts = [model, options, replicas, batches.lists.query_ids.tolist()]

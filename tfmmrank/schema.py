@@ -7,6 +7,7 @@ A recipe is one YAML file with three parts: ``data`` (tables and columns), ``mod
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tfmmrank.registry import nearest
 
+#: What a run's recipe is called.
+RECIPE_FILE = "recipe.yaml"
 #: Names that no column or feature may have, and what has them.
 RESERVED = {
     "query": "the query's text",
@@ -378,6 +381,11 @@ class Recipe(_Part):
         expanded = Path(os.path.expandvars(str(path))).expanduser()
         return expanded if expanded.is_absolute() else (self.root / expanded).resolve()
 
+    def to_yaml(self) -> str:
+        """The recipe as a file that may lie anywhere: its paths are absolute."""
+        parts = {part: plain(getattr(self, part), lambda path: str(self.path(path))) for part in _PARTS}
+        return yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
+
     @classmethod
     def load(cls, file: str | Path) -> Recipe:
         """Reads and validates a YAML recipe, and checks that its towers read what its data has. Raises RecipeError."""
@@ -427,6 +435,25 @@ class Recipe(_Part):
             return cls(**content, root=Path(root).resolve())
         except ValidationError as error:
             raise RecipeError("\n".join(f"{source}: {line}" for line in _explain(error))) from error
+
+
+_PARTS = ("data", "model", "train")
+
+
+def plain(value: Any, of_path: Callable[[Path], str]) -> Any:
+    """A part of a recipe, of YAML's kinds: paths are what ``of_path`` makes of them, a None that is a default goes."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {
+            name: plain(part, of_path)
+            for name, part in value
+            if part is not None or name not in fields or fields[name].default is not None
+        }
+    if isinstance(value, dict):
+        return {key: plain(part, of_path) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part, of_path) for part in value]
+    return of_path(value) if isinstance(value, Path) else value
 
 
 class _Loader(yaml.SafeLoader):

@@ -13,7 +13,7 @@ from pydantic.errors import PydanticUserError
 from tfmmrank.fusion import fusions
 from tfmmrank.matching import matches
 from tfmmrank.ranker import Ranker
-from tfmmrank.registry import options_of
+from tfmmrank.registry import nearest, options_of
 from tfmmrank.schema import Recipe, RecipeError
 from tfmmrank.stack import keras
 from tfmmrank.towers import Tower, towers
@@ -80,16 +80,25 @@ def _of_parts(*parts: Any, **options: Any) -> Ranker:
 
 def _make(where: str, registry: Any, kind: str, options: dict[str, Any]) -> Any:
     try:
-        cls = registry[kind]
-        known = options_of(cls)
-        for option in options:
-            if option not in known:
-                raise ValueError(f'"{kind}" has no option "{option}"; options: {", ".join(sorted(known))}')
-            if not _is_of(options[option], known[option]):
-                raise ValueError(f"{option} is {options[option]!r}; expected {_in_words(known[option])}")
-        return cls(**options)
+        for option, value in options.items():
+            check_option(registry, kind, option, value)
+        return registry[kind](**options)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}: {error}") from error
+
+
+def check_option(registry: Any, kind: str, option: str, value: Any) -> None:
+    """Checks a recipe's option of a tower or fusion against the class's ``__init__``.
+
+    Raises:
+        ValueError: for an unknown kind, an option that its class does not take, or a value of another type.
+    """
+    known = options_of(registry[kind])
+    if option not in known:
+        hint = nearest(option, list(known))
+        raise ValueError(f'"{kind}" has no option "{option}"{hint}; options: {", ".join(sorted(known))}')
+    if not _is_of(value, known[option]):
+        raise ValueError(f"{option} is {value!r}; expected {_in_words(known[option])}")
 
 
 def _is_of(value: Any, expected: Any) -> bool:

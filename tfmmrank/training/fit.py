@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,14 @@ def make_optimizer(config: TrainConfig, steps: int | None = None, learning_rate:
 
 
 def fit(
-    ranker: Any, config: TrainConfig, data: Any, run: str | Path, *, resume: bool = True, progress: bool = True
+    ranker: Any,
+    config: TrainConfig,
+    data: Any,
+    run: str | Path,
+    *,
+    resume: bool = True,
+    progress: bool = True,
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, list[float]]:
     """Trains an adapted ranker and leaves the best epoch's weights in it and under ``run/ranker``.
 
@@ -62,6 +70,8 @@ def fit(
         run: folder for checkpoints, TensorBoard logs, ``history.json`` and ``ranker/``.
         resume: whether to go on from the last checkpoint in ``run``; False starts afresh.
         progress: whether to show Keras's progress bar.
+        callbacks: Keras callbacks of your own. They run after those that keep checkpoints, and see the epochs trained
+            by this call alone; what they raise ends the training, which then can be resumed.
 
     Returns:
         History: ``{"loss": [...], "val_ndcg@10": [...], ...}``, one value an epoch.
@@ -109,7 +119,7 @@ def fit(
             # random state would move on, and a resumed run would differ.
             steps_per_epoch=steps - skip if replicas > 1 or skip else None,
             validation_steps=-(-len(valid) // replicas) if valid is not None and replicas > 1 else None,
-            callbacks=[keeper, keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False)],
+            callbacks=[keeper, keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False), *callbacks],
             verbose=_verbosity(progress),
         )
 

@@ -55,7 +55,7 @@ def run_example(
     chosen = {"seed": seed, **({"epochs": epochs} if epochs is not None else {})}
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=chosen)})
     data = prepare(recipe, out / "data", progress=progress)
-    ranker = build_ranker(recipe, data)
+    ranker = build_ranker(recipe, data, progress)
     history = fit(ranker, recipe.train, data, out / "run", resume=False, progress=progress)
     trained = time.monotonic() - started
     scores = {"model": scores_of(ranker, data, "test"), **baseline_scores(data, "test", seed)}

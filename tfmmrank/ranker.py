@@ -100,11 +100,12 @@ class Ranker(tfrs.Model):
         """The towers of one side, in order."""
         return [tower for tower in self.towers if tower.side == side]
 
-    def adapt(self, data: Any) -> Ranker:
+    def adapt(self, data: Any, progress: bool = True) -> Ranker:
         """Learns vocabularies and normalisers from the training queries and lists, and the catalogue.
 
         Args:
             data: a ``Prepared`` dataset.
+            progress: whether encoding the catalogue, which matches need, shows progress bars.
 
         Raises:
             ValueError: when a tower reads a column that the dataset lacks.
@@ -116,13 +117,13 @@ class Ranker(tfrs.Model):
             owner.adapt(batches_for(owner, users, data, lists))
         if self.matching is not None:
             self.build_from_columns()
-            self.matching.adapt(self._match_values(data))
+            self.matching.adapt(self._match_values(data, progress))
         return self
 
-    def _match_values(self, data: Any) -> Iterator[np.ndarray]:
+    def _match_values(self, data: Any, progress: bool) -> Iterator[np.ndarray]:
         """Raw match features ``[n, M]`` of the training pairs."""
         compare = tf.function(self.match_features, autograph=False)
-        for batch, _, _ in data.dataset("train", self, batch_size=16, static=True):
+        for batch, _, _ in data.dataset("train", self, batch_size=16, static=True, progress=progress):
             yield compare(batch).numpy()[batch["slot_mask"].numpy()]
 
     def match_features(self, batch: Mapping[str, Any]) -> Any:

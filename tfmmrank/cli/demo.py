@@ -143,7 +143,7 @@ def _train(recipe: Any, data: Any, run: Path, progress: bool) -> Any:
     from tfmmrank.training import build_ranker, fit
 
     keep_recipe(recipe, run)
-    ranker = build_ranker(recipe, data)
+    ranker = build_ranker(recipe, data, progress)
     fit(ranker, recipe.train, data, run, resume=False, progress=progress)
     return ranker
 

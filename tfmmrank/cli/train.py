@@ -44,7 +44,7 @@ def command(
     from tfmmrank.training import build_ranker, fit, make_strategy
 
     with make_strategy().scope():
-        ranker = build_ranker(loaded, prepared)
+        ranker = build_ranker(loaded, prepared, output.progress)
         keep_recipe(loaded, run)
         history = fit(ranker, loaded.train, prepared, run, resume=resume, progress=output.progress)
     best = best_epoch(history)

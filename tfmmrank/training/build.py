@@ -25,12 +25,13 @@ def seed_everything(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
+def build_ranker(recipe: Recipe, data: Any | None = None, progress: bool = True) -> Ranker:
     """Makes the towers, fusion and cross tower that a recipe's ``model`` part names, seeded by ``train.seed``.
 
     Args:
         recipe: the recipe.
         data: a ``Prepared`` dataset to ``adapt`` to; None leaves the ranker unadapted.
+        progress: whether adapting shows progress bars.
 
     Raises:
         RecipeError: for an unknown tower or fusion, an option that its class does not take, or a wrong share.
@@ -68,7 +69,7 @@ def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
         match=match,
         modality_dropout=model.modality_dropout,
     )
-    return ranker.adapt(data) if data is not None else ranker
+    return ranker.adapt(data, progress) if data is not None else ranker
 
 
 def _of_parts(*parts: Any, **options: Any) -> Ranker:

@@ -46,7 +46,7 @@ def train_trial(
     keras.backend.clear_session()
     try:
         with strategy.scope(), _quiet_about_retracing():
-            ranker = build_ranker(recipe, data)
+            ranker = build_ranker(recipe, data, progress=False)
             watcher = _Watcher(told)
             return fit(ranker, recipe.train, data, run, resume=False, progress=False, callbacks=[watcher])[WATCHED]
     except DataError:

@@ -200,6 +200,17 @@ def test_loss_does_not_change_with_padding(shop, ranker, name):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_metrics_do_not_count_lists_of_padding_alone(shop, ranker):
+    ranker.compile(metrics=["ndcg@10", "mrr"])
+    found = []
+    for size in (4, 9):
+        ranker.reset_metrics()
+        batches = ListBatches(shop, "train", ranker, batch_size=size, static=True, progress=False)
+        ranker.compute_loss(batches.batch(np.arange(4)))
+        found.append([float(metric.result()) for metric in ranker.task.metrics])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
 def test_compiling_again_and_metrics_as_keras_takes_them(shop, ranker):
     for metrics, names in ((None, []), ("mrr", ["mrr"]), (["ndcg@5", "mrr"], ["ndcg@5", "mrr"])):
         ranker.compile(metrics=metrics)

@@ -329,7 +329,8 @@ class Ranker(tfrs.Model):
         scores = tf.where(known, scores, tf.zeros_like(scores))
         loss = self.task(labels, scores, sample_weight=weights, training=training, compute_metrics=False)
         for metric in self.task.metrics:
-            metric.update_state(labels, scores)  # label weights are the loss's: NDCG is reported without them
+            # Label weights are the loss's, NDCG is reported without them; but lists of padding alone count for nothing.
+            metric.update_state(labels, scores, sample_weight=tf.cast(known, scores.dtype))
         lists = tf.reduce_sum(tf.cast(tf.reduce_any(known, axis=1), loss.dtype))
         self.loss_tracker.update_state(loss / tf.maximum(lists, 1.0), sample_weight=lists)
         if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:

@@ -6,11 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from tfmmrank.data.feature_store import item_features
+from tfmmrank.data.gather import gathered
+from tfmmrank.data.item_sizes import few_sizes, fitting
 from tfmmrank.stack import tf
 
 LABEL_PADDING = -1.0
+_COUNTED = 256  # batches whose distinct items are counted ahead
+_WORKERS = 2  # batches assembled at once, while others are computed with
 
 
 class ListBatches:
@@ -27,9 +32,16 @@ class ListBatches:
             shuffling; otherwise it is an error, because a list cut short would be evaluated wrongly.
         shuffle: whether to shuffle the lists every epoch.
         seed: seeds shuffling and sampling.
-        static: whether every batch has the same shapes (the last one padded with empty lists, items padded to
-            min(B·L, catalogue)), as XLA and TPUs need; default: as ``shuffle``.
-        progress: whether preprocessing shows a progress bar.
+        static: whether batches are of few shapes, as XLA, TPUs and GPUs' choice of kernels want: B lists (the last
+            batch is padded with empty ones) and one of the numbers of items in ``item_sizes``; default: as ``shuffle``.
+            False: as many lists and items as there are.
+        epochs: of how many epochs the batches are counted ahead, so that all are of one shape, as several replicas
+            want; None: of a part of the first.
+        progress: whether preprocessing and counting show progress bars.
+
+    Attributes:
+        item_sizes: what the distinct items of a batch are padded to: the smallest that has room. Learnt from the
+            batches of the first epoch, the last holds whatever any other epoch brings; with ``epochs`` there is one.
 
     Raises:
         ValueError: for an unknown split, a column that the dataset lacks, or a list longer than ``list_size`` when not
@@ -46,6 +58,7 @@ class ListBatches:
         shuffle: bool = False,
         seed: int = 0,
         static: bool | None = None,
+        epochs: int | None = None,
         progress: bool = True,
     ) -> None:
         model.columns_in(prepared)
@@ -62,8 +75,10 @@ class ListBatches:
             )
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.static = shuffle if static is None else static
-        self.num_items = len(prepared.catalogue) if prepared.catalogue is not None else 0
-        self.item_limit = max(1, min(batch_size * self.list_size, self.num_items))
+        self._known_order: tuple[int, np.ndarray] = -1, np.arange(0)
+        num_items = len(prepared.catalogue) if prepared.catalogue is not None else 0
+        limit = max(1, min(batch_size * self.list_size, num_items))
+        self.item_sizes = self._item_sizes(limit, epochs, progress) if self.static else []
         self.query = _numpy(model.preprocess_query(_tensors(self.lists.queries, prepared.query_columns)))
         self.slot = _numpy(model.preprocess_slots(_tensors(self.lists.slots, prepared.slot_columns)))
         self.item = {
@@ -83,11 +98,12 @@ class ListBatches:
 
         Batches without a list make their number a multiple of ``multiple_of``, the number of replicas.
         """
-        order = np.arange(len(self.lists))
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        for number in range(skip, -(-len(self) // multiple_of) * multiple_of):
-            yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size], epoch)
+        for number in range(skip, self._rounded(multiple_of)):
+            yield self.at(epoch, number)
+
+    def at(self, epoch: int, number: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """One batch of an epoch; past the last one, a batch without a list."""
+        return self.batch(self._which(epoch, number), epoch)
 
     def batch(self, which: np.ndarray, epoch: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """One batch of the lists numbered ``which``."""
@@ -95,17 +111,51 @@ class ListBatches:
         rows = np.where(slot_mask, self.lists.item_rows[places], -1)
         distinct = np.unique(rows[rows >= 0])
         item_index = np.searchsorted(distinct, rows).clip(0, max(0, len(distinct) - 1)).astype(np.int32)
-        size = self.item_limit if self.static else max(1, len(distinct))
+        size = fitting(len(distinct), self.item_sizes) if self.static else max(1, len(distinct))
         features: dict[str, np.ndarray] = {"item_index": item_index, "slot_mask": slot_mask}
         for name, array in self.item.items():
-            features[name] = _padded(array[distinct], size)
+            features[name] = gathered(array, distinct, size)
         for name, array in self.query.items():
-            features[name] = _padded(array[which], len(slot_mask))
+            features[name] = gathered(array, which, len(slot_mask))
         for name, array in self.slot.items():
             features[name] = np.where(_spread(slot_mask, array.ndim + 1), array[places], array.dtype.type(0))
         labels = np.where(slot_mask, self.lists.labels[places], LABEL_PADDING).astype(np.float32)
         weights = np.where(slot_mask, self.lists.weights[places], 0.0).astype(np.float32)
         return features, labels, weights
+
+    def _rounded(self, multiple_of: int) -> int:
+        """Batches an epoch, with those that make them a multiple."""
+        return -(-len(self) // multiple_of) * multiple_of
+
+    def _which(self, epoch: int, number: int) -> np.ndarray:
+        """The lists of an epoch's batch."""
+        return self._order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The lists in an epoch's order; the last epoch's is remembered."""
+        known, order = self._known_order
+        if known != epoch:
+            order = np.arange(len(self.lists))
+            if self.shuffle:
+                order = np.random.default_rng([self.seed, epoch]).permutation(order)
+            self._known_order = epoch, order
+        return order
+
+    def _item_sizes(self, limit: int, epochs: int | None, progress: bool) -> list[int]:
+        numbers = np.unique(np.linspace(0, len(self) - 1, _COUNTED).astype(int))
+        sizes = few_sizes((self._count(0, number) for number in numbers), limit)
+        if epochs is None:
+            return sizes
+        everything = ((epoch, number) for epoch in range(epochs if self.shuffle else 1) for number in range(len(self)))
+        total = len(self) * (epochs if self.shuffle else 1)
+        with tqdm(everything, "count items", total, unit="batch", disable=not progress, leave=False) as bar:
+            return [fitting(max(self._count(*at) for at in bar), sizes)]
+
+    def _count(self, epoch: int, number: int) -> int:
+        """Number of distinct items of a batch."""
+        places, slot_mask = self._places(self._which(epoch, number), epoch)
+        rows = np.unique(self.lists.item_rows[places[slot_mask]])
+        return int((rows >= 0).sum())
 
     def _places(self, which: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Where each slot's values stand in the flat arrays, int64 ``[B, L]``, and which slots are real."""
@@ -131,21 +181,49 @@ class ListBatches:
         """
         state = {"epoch": initial_epoch, "skip": skip}
 
-        def one_epoch() -> Iterator[Any]:
+        def next_epoch() -> Iterator[tuple[int, int]]:
             epoch, first = state["epoch"], state["skip"]
             state.update(epoch=epoch + 1, skip=0)
-            yield from self.epoch(epoch, first, multiple_of)
+            yield epoch, first
 
-        example = self.batch(np.arange(min(self.batch_size, len(self.lists))))
-        signature = tf.nest.map_structure(
-            lambda a: tf.TensorSpec(a.shape if self.static else [None, *a.shape[1:]], tf.as_dtype(a.dtype)), example
+        signature = self._signature()
+        specs = tf.nest.flatten(signature)
+
+        def assemble(epoch: Any, number: Any) -> Any:
+            flat = tf.numpy_function(
+                lambda *at: tf.nest.flatten(self.at(*map(int, at))),
+                [epoch, number],
+                [spec.dtype for spec in specs],
+            )
+            return tf.nest.pack_sequence_as(
+                signature, [tf.ensure_shape(part, spec.shape) for part, spec in zip(flat, specs, strict=True)]
+            )
+
+        # A generator of epochs alone: it would make batches one after another, and each with more ado.
+        epochs = tf.data.Dataset.from_generator(next_epoch, output_signature=(tf.TensorSpec([], tf.int64),) * 2)
+        last = self._rounded(multiple_of)
+        numbers = epochs.flat_map(
+            lambda epoch, first: tf.data.Dataset.range(first, last).map(lambda number: (epoch, number))
         )
-        dataset = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
+        dataset = numbers.map(assemble, num_parallel_calls=_WORKERS, deterministic=True)
         if skip == 0 and multiple_of == 1:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(self)))
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return dataset.with_options(options).prefetch(2)
+
+    def _signature(self) -> Any:
+        """The batches' types, and their shapes as far as all have the same."""
+        features, *others = self.at(0, 0)
+
+        def spec(array: np.ndarray, fixed: bool) -> Any:
+            return tf.TensorSpec(array.shape if fixed else [None, *array.shape[1:]], tf.as_dtype(array.dtype))
+
+        one_size = len(self.item_sizes) == 1
+        of_features = {
+            name: spec(array, self.static and (one_size or name not in self.item)) for name, array in features.items()
+        }
+        return of_features, *(spec(array, self.static) for array in others)
 
 
 def make_dataset(prepared: Any, split: str, model: Any, **options: Any) -> Any:
@@ -168,15 +246,6 @@ def _tensors(raw: Mapping[str, np.ndarray], columns: Mapping[str, Any]) -> dict[
 
 def _numpy(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in features.items()}
-
-
-def _padded(array: np.ndarray, size: int) -> np.ndarray:
-    """The array with zeros appended up to ``size`` rows."""
-    if len(array) == size:
-        return np.ascontiguousarray(array)
-    out = np.zeros((size, *array.shape[1:]), array.dtype)
-    out[: len(array)] = array
-    return out
 
 
 def _spread(mask: np.ndarray, ndim: int) -> np.ndarray:

@@ -86,7 +86,12 @@ def fit(
         shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    options: dict[str, Any] = {"batch_size": config.batch_size, "seed": config.seed, "progress": progress}
+    options: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "epochs": config.epochs if replicas > 1 else None,  # collective operations are of one shape in all steps
+        "progress": progress,
+    }
     batches = ListBatches(data, "train", ranker, list_size=config.list_size, shuffle=True, **options)
     # Static batches, or XLA would compile for every number of distinct items anew.
     static = replicas > 1 or config.jit_compile

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from tfmmrank.registry import Registry
+from tfmmrank.registry import Registry, nearest, options_of
 from tfmmrank.stack import keras
 from tfmmrank.tokens import Tokens
 
 OUTPUTS = ("pooled", "tokens", "both")
+_KERAS_OPTIONS = {"trainable", "dtype", "dynamic"}
 
 text_encoders: Registry = Registry("text encoder")
 image_encoders: Registry = Registry("image encoder")
@@ -41,6 +42,11 @@ class Encoder(keras.layers.Layer):
     def __init__(
         self, trainable_blocks: int | None = 0, output: str = "pooled", name: str | None = None, **kwargs: Any
     ) -> None:
+        known = list(options_of(type(self)))
+        for option in kwargs.keys() - _KERAS_OPTIONS:
+            raise ValueError(
+                f'{type(self).__name__} has no option "{option}"{nearest(option, known)}; options: {", ".join(known)}'
+            )
         super().__init__(name=name, **kwargs)
         self.check_output(output)
         if trainable_blocks is not None and trainable_blocks < 0:
@@ -68,10 +74,16 @@ class Encoder(keras.layers.Layer):
         """What ``lower`` gave to tokens ``[n, T, width]`` with their mask; missing raw values are all masked."""
         raise NotImplementedError
 
+    def frozen_weights(self) -> list[Any]:
+        """The weights of the frozen blocks: what ``lower`` depends on."""
+        return [] if self.trainable_blocks is None else self.non_trainable_weights
+
     def embed_state(self) -> bytes:
-        """A digest of the weights that ``lower`` uses, the trained ones among them where it cannot tell them apart."""
+        """A digest of the frozen weights."""
+        if not self.built:
+            self.build(None)
         digest = hashlib.blake2b(digest_size=16)
-        for weight in self.non_trainable_weights:
+        for weight in self.frozen_weights():
             digest.update(weight.numpy().tobytes())
         return digest.digest()
 
@@ -86,6 +98,11 @@ class Encoder(keras.layers.Layer):
 
 class TextEncoder(Encoder):
     """Base of the encoders of texts."""
+
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raises ValueError for a number of tokens that ``preprocess`` cannot keep."""
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}; expected at least 1")
 
     def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
         """Texts, string ``[n]``, to numeric features; ``max_tokens`` of each are kept, the encoder's number if None."""

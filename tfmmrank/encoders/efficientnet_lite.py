@@ -89,6 +89,10 @@ class EfficientNetLite0Encoder(PictureEncoder):
             if self.frozen_batch_norm:
                 freeze_batch_norm(block)
 
+    def frozen_weights(self) -> list[Any]:
+        """The weights of the frozen blocks; not the statistics of the others' batch normalisation."""
+        return [weight for block in self.blocks[: self._first_trained] for weight in block.weights]
+
     def frozen_part(self, pixels: Any) -> Any:
         """Pixels in 0 to 255, scaled, through the stem and the frozen blocks."""
         cells = (pixels - _MEAN) / _DEVIATION

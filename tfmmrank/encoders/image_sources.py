@@ -22,9 +22,10 @@ def load_image_encoder(source: str, **options: Any) -> PictureEncoder:
     """Makes a picture encoder.
 
     Args:
-        source: ``efficientnet_lite0`` (trained on ImageNet; needs the extra ``efficientnet``), ``colours`` (histograms), ``hub:`` and
-            the folder or handle of a SavedModel, or a network of ``tf.keras.applications`` by name, such as ``MobileNetV2``.
-        options: of the encoder: ``trainable_blocks``, ``output``, ``size`` and so on. For ``tf.keras.applications``
+        source: ``efficientnet_lite0`` (trained on ImageNet; needs the extra ``efficientnet``), ``colours``
+            (histograms), ``hub:`` and the folder or handle of a SavedModel, or a network of ``tf.keras.applications``
+            by name, such as ``MobileNetV2``.
+        **options: of the encoder: ``trainable_blocks``, ``output``, ``size`` and so on. For ``tf.keras.applications``
             also ``weights``: None (fresh), ``imagenet`` (downloaded) or the path of a weights file.
 
     Raises:
@@ -44,8 +45,8 @@ def load_image_encoder(source: str, **options: Any) -> PictureEncoder:
     if source in known:
         return ApplicationEncoder(source, **options)
     raise ValueError(
-        f'image encoder is "{source}"{nearest(source, [EFFICIENTNET, COLOURS, *known])}; expected {EFFICIENTNET}, {COLOURS}, {_HUB}PATH, '
-        f"or one of tf.keras.applications: {', '.join(known)}"
+        f'image encoder is "{source}"{nearest(source, [EFFICIENTNET, COLOURS, *known])}; expected {EFFICIENTNET}, '
+        f"{COLOURS}, {_HUB}PATH, or one of tf.keras.applications: {', '.join(known)}"
     )
 
 

@@ -25,8 +25,8 @@ def load_text_encoder(source: str, **options: object) -> Encoder:
 
     Args:
         source: ``minilm`` (English sentences, 384 wide), ``multilingual`` (16 languages, 512 wide), ``preset:NAME``
-            (keras_nlp's BERT presets; fetched), ``hub:PATH`` (a SavedModel's folder or a handle of TensorFlow Hub), or a
-            directory with a BERT in Hugging Face's layout.
+            (keras_nlp's BERT presets; fetched), ``hub:PATH`` (a SavedModel's folder or a handle of TensorFlow Hub), or
+            a directory with a BERT in Hugging Face's layout.
         **options: of the encoder, such as ``max_tokens``, ``trainable_blocks`` and ``output``.
 
     Returns:

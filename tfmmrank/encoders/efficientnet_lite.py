@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmmrank.encoders.backbones import freeze_batch_norm
 from tfmmrank.encoders.base import image_encoders
-from tfmmrank.encoders.pictures import PictureEncoder
+from tfmmrank.encoders.pictures import PictureEncoder, freeze_batch_norm
 from tfmmrank.encoders.torch_file import read_torch_file
 from tfmmrank.stack import keras
 

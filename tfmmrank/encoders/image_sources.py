@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tfmmrank.encoders.applications import ApplicationEncoder
-from tfmmrank.encoders.backbones import application_names
+from tfmmrank.encoders.applications import ApplicationEncoder, application_names
 from tfmmrank.encoders.colours import ColourEncoder
 from tfmmrank.encoders.efficientnet_lite import EfficientNetLite0Encoder
 from tfmmrank.encoders.hub import HubImageEncoder

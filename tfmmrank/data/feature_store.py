@@ -54,7 +54,7 @@ def _key(tower: Any, build: str) -> str:
                 [
                     type(each).__module__,
                     type(each).__qualname__,
-                    each.get_config(),
+                    each.embed_config(),
                     each.embed_state().hex(),
                     _source(type(each)),
                 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfmmrank.registry import Registry, nearest, options_of
@@ -17,6 +18,14 @@ text_encoders: Registry = Registry("text encoder")
 image_encoders: Registry = Registry("image encoder")
 
 
+def find_source(sources: Mapping[str, Callable[..., Any]], name: str) -> Callable[..., Any] | None:
+    """What makes the encoder of a source's name, or of a prefix that ends in a colon and what comes after it."""
+    prefix, colon, rest = name.partition(":")
+    if colon:
+        return functools.partial(sources[prefix + colon], rest) if rest and prefix + colon in sources else None
+    return sources.get(name)
+
+
 class Encoder(keras.layers.Layer):
     """A pretrained network behind a tower.
 
@@ -28,7 +37,7 @@ class Encoder(keras.layers.Layer):
         trainable_blocks: how many of the top blocks training changes; 0: none, None: all, embeddings included.
         output: what ``lower`` and ``call`` give unless told otherwise: ``pooled`` (one vector), ``tokens`` (one a word
             piece, or a region of the picture) or ``both`` (the pooled one first).
-        name: the layer's name.
+        name: the layer's name; always the same by default, since saved settings and feature stores are found by it.
 
     Attributes:
         width: of the vectors.
@@ -47,7 +56,7 @@ class Encoder(keras.layers.Layer):
             raise ValueError(
                 f'{type(self).__name__} has no option "{option}"{nearest(option, known)}; options: {", ".join(known)}'
             )
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name or "encoder", **kwargs)
         self.check_output(output)
         if trainable_blocks is not None and trainable_blocks < 0:
             raise ValueError(f"trainable_blocks is {trainable_blocks}; expected 0 or more, or null for all")

@@ -86,8 +86,12 @@ class Tower(keras.layers.Layer):
         """
         return dict(features)
 
+    def embed_config(self) -> dict[str, Any]:
+        """The part of ``get_config`` that ``preprocess`` and ``embed`` depend on; default: all of it."""
+        return self.get_config()
+
     def embed_state(self) -> bytes:
-        """What ``embed`` depends on besides code and ``get_config``: a digest of its weights; default: nothing."""
+        """What they depend on besides code and ``embed_config``: a digest of weights; default: nothing."""
         return b""
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:

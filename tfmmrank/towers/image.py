@@ -62,7 +62,7 @@ class ImageTower(Tower):
         super().__init__(columns, side=side, dim=dim, share=share, name=name, **kwargs)
         where = f'ImageTower "{self.name}"'
         if len(self.columns) != 1:
-            raise ValueError(f"{where}: columns is {self.columns}; expected exactly one column of pictures")
+            raise ValueError(f"{where}: columns is {list(self.columns)}; expected exactly one column of pictures")
         if tokens not in ("pooled", "regions"):
             raise ValueError(f'{where}: tokens is "{tokens}"; expected "pooled" or "regions"')
         if size < 8:

@@ -123,6 +123,12 @@ class PretrainedTower(Tower):
             for name, value in self.encoder.lower(features, self.output_kind).items()
         }
 
+    def embed_config(self) -> dict[str, Any]:
+        """All but what comes after ``embed``: another projection takes the same features."""
+        after = ("share", "dim", "hidden", "dropout")
+        config = {key: value for key, value in self.get_config().items() if key not in after}
+        return {**config, "encoder": self._encoder_config()}
+
     def embed_state(self) -> bytes:
         """A digest of the encoder's frozen weights."""
         return self.encoder.embed_state()
@@ -145,12 +151,14 @@ class PretrainedTower(Tower):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the encoder without its weights, which a saved ranker holds."""
-        own = {"kind": self.encoders.name_of(type(self.encoder)), **self.encoder.get_config()}
         return {
             **super().get_config(),
-            "encoder": own if self.share is None else None,
+            "encoder": self._encoder_config() if self.share is None else None,
             "trainable_blocks": self.encoder.trainable_blocks,
             "output": self.output_kind,
             "hidden": list(self.hidden),
             "dropout": self.dropout,
         }
+
+    def _encoder_config(self) -> dict[str, Any]:
+        return {"kind": self.encoders.name_of(type(self.encoder)), **self.encoder.get_config()}

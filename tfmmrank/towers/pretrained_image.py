@@ -53,7 +53,7 @@ class PretrainedImageTower(PretrainedTower):
         super().__init__(columns, side, dim, share, encoder, trainable_blocks, output, hidden, dropout, name, **kwargs)
         if len(self.columns) != 1:
             raise ValueError(
-                f'PretrainedImageTower "{self.name}": columns is {self.columns}; expected exactly one of pictures'
+                f'PretrainedImageTower "{self.name}": columns is {list(self.columns)}; expected exactly one of pictures'
             )
 
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ _WIDTH = _BINS[0] * _BINS[1] * _BINS[2]
 class ColourEncoder(PictureEncoder):
     """Histograms of hue, saturation and value [Swain and Ballard, 1991], 12 x 4 x 4 bins, as square roots of shares.
 
+    Pure colours (red, yellow, green, ...) are in the middle of their bins of hue, so that no noise moves them out.
     Networks trained to name objects learn to look past colour; shoppers ask for it. The roots make a dot product
     of two vectors the Bhattacharyya coefficient of their histograms. Tokens are the cells of a grid.
 
@@ -49,15 +50,18 @@ class ColourEncoder(PictureEncoder):
 
     def frozen_part(self, pixels: Any) -> Any:
         """Float pixels ``[n, size, size, 3]`` in 0 to 255 to histograms ``[n, grid, grid, 192]`` that sum to 1."""
-        bins = tf.constant(_BINS, pixels.dtype)
-        place = tf.cast(tf.minimum(tf.image.rgb_to_hsv(pixels / 255.0) * bins, bins - 1), tf.int32)
+        # float32 whatever the policy: bfloat16 cannot count beyond 256.
+        bins = tf.constant(_BINS, tf.float32)
+        hue, *others = tf.unstack(tf.image.rgb_to_hsv(tf.cast(pixels, tf.float32) / 255.0) * bins, axis=-1)
+        place = tf.stack([tf.math.floormod(hue + 0.5, bins[0]), *others], axis=-1)
+        place = tf.cast(tf.minimum(place, bins - 1), tf.int32)
         bin_of = (place[..., 0] * _BINS[1] + place[..., 1]) * _BINS[2] + place[..., 2]
         row = tf.range(self.size) * self.grid // self.size
         cell = row[:, None] * self.grid + row[None, :]
         count = tf.shape(pixels)[0]
         cells = self.grid * self.grid
         segment = ((tf.range(count)[:, None, None] * cells) + cell) * self.width + bin_of
-        ones = tf.fill([tf.size(segment)], tf.constant(1.0, pixels.dtype))
+        ones = tf.ones([tf.size(segment)])
         sums = tf.math.unsorted_segment_sum(ones, tf.reshape(segment, [-1]), count * cells * self.width)
         return tf.reshape(sums, [count, self.grid, self.grid, self.width]) * (cells / self.size**2)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmmrank.encoders.base import Encoder
 from tfmmrank.encoders.decoding import decode_pictures
-from tfmmrank.stack import tf
+from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
 
 
@@ -104,6 +104,13 @@ class PictureEncoder(Encoder):
             "crop": self.crop,
             "frozen_batch_norm": self.frozen_batch_norm,
         }
+
+
+def freeze_batch_norm(network: Any) -> None:
+    """Makes every batch normalisation of a network use its stored statistics, in training too."""
+    for layer in network._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 class WholePictureEncoder(PictureEncoder):

@@ -55,7 +55,7 @@ def without_towers(recipe: Any, dropped: tuple[str, ...]) -> Any:
     towers = {
         name: tower
         for name, tower in model.towers.items()
-        if name not in dropped and (tower.fused and tower.kind != "lexical" or name in used)
+        if name not in dropped and ((tower.fused and tower.kind != "lexical") or name in used)
     }
     hide = {name: rate for name, rate in model.modality_dropout.items() if name in towers}
     changed = model.model_copy(update={"towers": towers, "match": match, "modality_dropout": hide})

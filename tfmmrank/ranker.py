@@ -539,8 +539,8 @@ def _read_weights(ranker: Ranker, file: Path) -> None:
     if shapes[0] != shapes[1]:
         differing = next((key for key, *two in zip(keys, *shapes, strict=False) if two[0] != two[1]), "their number")
         raise ValueError(
-            f"{file}: holds {len(values)} weights, and ranker.json makes a ranker of {len(ranker.weights)}; they differ "
-            f"in {differing}: was a part of it changed since?"
+            f"{file}: holds {len(values)} weights, and ranker.json makes a ranker of {len(ranker.weights)}; they "
+            f"differ in {differing}: was a part of it changed since?"
         )
     for weight, value in zip(ranker.weights, values, strict=True):
         weight.assign(value)

@@ -3,6 +3,7 @@
 from tfmmrank.evaluation.baselines import Baseline, Oracle, Popularity, Random, fit_baselines
 from tfmmrank.evaluation.bm25 import BM25, tokenize
 from tfmmrank.evaluation.bootstrap import Difference, Interval, confidence_interval, holm, paired_difference
+from tfmmrank.evaluation.folds import pool
 from tfmmrank.evaluation.metrics import PerQuery, auc, average_precision, mrr, ndcg, precision, recall
 from tfmmrank.evaluation.report import write_report
 from tfmmrank.evaluation.scoring import labels_of, scores_of
@@ -29,6 +30,7 @@ __all__ = [
     "mrr",
     "ndcg",
     "paired_difference",
+    "pool",
     "precision",
     "query_slices",
     "recall",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -46,6 +46,7 @@ class Table:
         level: confidence level of the intervals.
         resamples: of the bootstrap and of the randomisation test.
         seed: of both.
+        query_ids: of the queries, in the order of the metrics' values.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class Table:
     level: float
     resamples: int
     seed: int
+    query_ids: tuple[str, ...]
 
     @property
     def main(self) -> str:
@@ -247,13 +249,14 @@ def compare(
     for name, scores in systems.items():
         check_scores(lists, scores, f'system "{name}"')
         values[name] = {measured.name: measured for measured in (measure(labels, scores) for measure in measures)}
-    return make_table(str(data.name), split, values, reference, level, resamples, seed)
+    return make_table(str(data.name), split, values, lists.query_ids, reference, level, resamples, seed)
 
 
 def make_table(
     dataset: str,
     split: str,
     values: Mapping[str, Mapping[str, PerQuery]],
+    query_ids: Iterable[str],
     reference: str,
     level: float = 0.95,
     resamples: int = RESAMPLES,
@@ -265,6 +268,7 @@ def make_table(
         dataset: name of the dataset.
         split: name of the split.
         values: by system and metric.
+        query_ids: of the queries, in the order of the values.
         reference: the system that the others are compared with.
         level: of the confidence intervals.
         resamples: of the bootstrap and the randomisation test.
@@ -277,7 +281,8 @@ def make_table(
     main = {name: measured[metric_names[0]].values for name, measured in values.items()}
     differences = differences_from(main, reference, level, resamples, seed)
     rows = {name: Row(dict(values[name]), means[name], differences.get(name)) for name in values}
-    return Table(dataset, split, rows, reference, metric_names, level, resamples, seed)
+    ids = tuple(map(str, query_ids))
+    return Table(dataset, split, rows, reference, metric_names, level, resamples, seed, ids)
 
 
 def differences_from(

@@ -29,7 +29,8 @@ class Match(keras.layers.Layer):
     features: tuple[str, ...]
 
     def __init__(self, query: str, item: str, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
+        # Keras would cast the first argument, the query's tokens, and not the item's: then words are not comparable.
+        super().__init__(name=name, autocast=False, **kwargs)
         self.query, self.item = query, item
 
     def bind(self, query: Tower, item: Tower) -> None:

@@ -58,7 +58,7 @@ def run_example(
     ranker = build_ranker(recipe, data)
     history = fit(ranker, recipe.train, data, out / "run", resume=False, progress=progress)
     trained = time.monotonic() - started
-    scores = {"model": scores_of(ranker, data, "test"), **baseline_scores(data, "test", seed)}
+    scores = {"model": scores_of(ranker, data, "test"), **baseline_scores(data, "test", seed=seed)}
     table = compare(data, "test", scores)
     print(table, flush=True)
     shutil.rmtree(out / "models", ignore_errors=True)

@@ -6,7 +6,10 @@ Importing this needs no TensorFlow; the baselines that read by a ranker's towers
 from tfmmrank.evaluation.baselines import Baseline, Oracle, Popularity, Random, fit_baselines
 from tfmmrank.evaluation.bm25 import BM25, tokenize
 from tfmmrank.evaluation.bootstrap import Difference, Interval, confidence_interval, holm, paired_difference
+from tfmmrank.evaluation.choosing import Trial
+from tfmmrank.evaluation.dnn import DNN
 from tfmmrank.evaluation.folds import pool
+from tfmmrank.evaluation.lambdamart import LambdaMART
 from tfmmrank.evaluation.metrics import PerQuery, auc, average_precision, mrr, ndcg, precision, recall
 from tfmmrank.evaluation.pair_features import PairFeatures
 from tfmmrank.evaluation.report import write_report
@@ -17,15 +20,18 @@ from tfmmrank.evaluation.zero_shot import ZeroShot
 
 __all__ = [
     "BM25",
+    "DNN",
     "Baseline",
     "Difference",
     "Interval",
+    "LambdaMART",
     "Oracle",
     "PairFeatures",
     "PerQuery",
     "Popularity",
     "Random",
     "Table",
+    "Trial",
     "ZeroShot",
     "auc",
     "average_precision",

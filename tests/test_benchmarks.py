@@ -12,8 +12,12 @@ from benchmarks.quality import SINGLE, mean_table
 def folder(tmp_path, monkeypatch):
     data = tmp_path / "data" / "fashion"
     data.mkdir(parents=True)
-    queries = [{"query_id": f"q{i}", "query": f"word{i}", "split": ["train", "valid", "test"][i % 3]} for i in range(30)]
-    judgements = [{"query_id": f"q{i}", "item_id": f"i{(i * 7 + j) % 50}", "grade": j % 4} for i in range(30) for j in range(9)]
+    queries = [
+        {"query_id": f"q{i}", "query": f"word{i}", "split": ["train", "valid", "test"][i % 3]} for i in range(30)
+    ]
+    judgements = [
+        {"query_id": f"q{i}", "item_id": f"i{(i * 7 + j) % 50}", "grade": j % 4} for i in range(30) for j in range(9)
+    ]
     pd.DataFrame(queries).to_csv(data / "queries.csv", index=False)
     pd.DataFrame(judgements).to_csv(data / "judgements.csv", index=False)
     pd.DataFrame({"item_id": [f"i{i}" for i in range(50)], "image": "x.jpg"}).to_parquet(data / "items.parquet")
@@ -31,7 +35,9 @@ def test_each_query_is_tested_once(folder):
 
 def test_held_out_items_stand_in_test_lists_and_no_others_do(folder):
     kept = pd.read_csv(examples.hold_out_items("fashion", 0.2, 0, folder / "out"))
-    split = kept["query_id"].map(pd.read_csv(folder / "data" / "fashion" / "queries.csv").set_index("query_id")["split"])
+    split = kept["query_id"].map(
+        pd.read_csv(folder / "data" / "fashion" / "queries.csv").set_index("query_id")["split"]
+    )
     tested = set(kept["item_id"][split == "test"])
     assert len(tested) <= 10
     assert tested

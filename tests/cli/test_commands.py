@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tfmmrank.cli.main import FAILED, FINE, run
+from tfmmrank.cli.main import FAILED, FINE, MISUSE, run
 
 ITEMS, QUERIES = 150, 40
 
@@ -124,6 +124,30 @@ def test_evaluate(shop, capsys):
     assert found["systems"]["oracle"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(1.0)
     page = (shop.root / "report" / "index.html").read_text("utf-8")
     assert "NDCG@5" in page
+
+
+def test_evaluate_with_all_baselines(shop, capsys, monkeypatch):
+    """``--baselines all`` asks for them with the ranker, and tells what was chosen."""
+    from tfmmrank import evaluation
+
+    asked = []
+
+    def fit(data, ranker, **options):
+        asked.append((type(ranker).__name__, options["systems"]))
+        learnt = evaluation.Random(1)
+        learnt.name, learnt.chosen = "lambdamart", evaluation.Trial({"num_leaves": 7}, 0.5, 30)
+        return [learnt, evaluation.Random(0)]
+
+    monkeypatch.setattr(evaluation, "fit_baselines", fit)
+    found = ask(capsys, "evaluate", shop.run, shop.data, "--baselines", "all", "--report", shop.root / "all")
+    assert asked == [("Ranker", "all")]
+    assert list(found["systems"]) == ["model", "lambdamart", "random"]
+    assert found["chosen"] == {"lambdamart": {"settings": {"num_leaves": 7}, "valid": 0.5, "rounds": 30}}
+    page = (shop.root / "all" / "index.html").read_text("utf-8")
+    assert "lambdamart was chosen on the validation lists: num_leaves 7; 30 rounds; NDCG@10 0.5000 on valid." in page
+    assert "Gradient-boosted trees" in page
+    assert run(["evaluate", str(shop.run), str(shop.data), "--baselines", "some"]) == MISUSE
+    assert "'some' is not one of 'simple', 'all'" in capsys.readouterr().err
 
 
 def test_evaluate_for_people_names_what_the_numbers_rest_on(shop, capsys):

@@ -220,10 +220,12 @@ def test_the_verdict_is_the_truth_whichever_way():
     won = verdict_of({"model": high, "bm25": low, "random": low, "oracle": high})
     assert won.sentence.startswith("model ranks better than every other system here: NDCG@10 1.000 against 0.")
     assert won.winner == "model"
+    assert won.sentence.endswith(", p Holm <0.003.")  # three others, none of 1,000 resamples as far
     lost = verdict_of({"model": low, "bm25": high, "random": low})
     assert lost.sentence.startswith("bm25 ranks better than model: NDCG@10 1.000 against 0.")
     assert lost.winner == "bm25"
     even = verdict_of({"model": low, "bm25": low[::-1]})
     assert even.sentence.startswith("No significant difference between model and bm25: NDCG@10 0.")
     assert even.winner == ""
+    assert even.sentence.endswith(", p 1.0000.")  # one comparison needs no correction
     assert verdict_of({"model": high, "oracle": high}).sentence == "model was measured alone: NDCG@10 1.000."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,16 @@ BEFORE = ("bm25", "popularity", "random")
     "--empty", type=click.Choice(["skip", "zero", "one"]), default="skip", show_default=True,
     help="What NDCG does with a query that has no positive grade.",
 )  # fmt: skip
-@click.option("--baselines", is_flag=True, help="Beside it: random, popularity, BM25 and the oracle.")
+@click.option(
+    "--baselines", type=click.Choice(["simple", "all"]), is_flag=False, flag_value="simple", default=None,
+    help="Beside it: random, popularity, BM25, the cosines of pretrained encoders and the oracle; all: LambdaMART and "
+    "a plain DNN on the same features, too, which takes minutes. Without a value: simple.",
+)  # fmt: skip
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
-    help="Write a page into this folder: curves, table, slices, ranked pictures. Implies --baselines.",
+    help="Write a page into this folder: curves, table, slices, ranked pictures. Implies --baselines simple.",
 )
 @with_output
 @with_plugins
@@ -45,7 +50,7 @@ def command(
     k: int,
     gain: Any,
     empty: Any,
-    baselines: bool,
+    baselines: str | None,
     report: Path | None,
 ) -> None:
     """Measure the ranker of the training folder RUN on the dataset DATA.
@@ -57,28 +62,32 @@ def command(
     prepared = Prepared.open(data)
     prepared.lists(split)  # an unknown split is told before TensorFlow is imported
 
-    from tfmmrank.evaluation import compare, scores_of
+    from tfmmrank.evaluation import compare, fit_baselines, scores_of
     from tfmmrank.ranker import Ranker
 
     ranker = Ranker.load_ranker(run / "ranker")
     systems = {"model": scores_of(ranker, prepared, split, progress=output.progress)}
+    others = []
     if baselines or report is not None:
-        systems.update(baseline_scores(prepared, split, output.progress))
+        others = fit_baselines(prepared, ranker, progress=output.progress, systems=baselines or "simple")
+        systems.update({baseline.name: baseline.scores(prepared, split) for baseline in others})
     table = compare(prepared, split, systems, k=k, gain=gain, empty=empty)
-    found: dict[str, Any] = table.to_dict()
-    text = str(table)
+    chosen = {other.name: other.chosen for other in others if hasattr(other, "chosen")}
+    found: dict[str, Any] = {**table.to_dict(), "chosen": {name: asdict(trial) for name, trial in chosen.items()}}
+    text = "\n".join([str(table), *(f"{name}: {trial}" for name, trial in chosen.items())])
     if report is not None:
-        page = report_page(report, prepared, table, systems, run)
+        notes = [f"{name} was chosen on the validation lists: {trial}." for name, trial in chosen.items()]
+        page = report_page(report, prepared, table, systems, run, notes=notes)
         found["report"] = str(page)
         text += f"\nreport: {page}"
     output.result(found, text)
 
 
 def baseline_scores(data: Any, split: str, progress: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Scores by the name of the baseline: those that the dataset allows."""
+    """Scores by the name of the baseline: the simple ones that the dataset allows without a ranker."""
     from tfmmrank.evaluation import fit_baselines
 
-    return {found.name: found.scores(data, split) for found in fit_baselines(data, seed, progress=progress)}
+    return {found.name: found.scores(data, split) for found in fit_baselines(data, seed=seed, progress=progress)}
 
 
 def read_history(run: Path) -> dict[str, list[float]] | None:

@@ -87,11 +87,15 @@ class Tower(keras.layers.Layer):
         return dict(features)
 
     def embed_config(self) -> dict[str, Any]:
-        """The part of ``get_config`` that ``preprocess`` and ``embed`` depend on; default: all of it."""
+        """The settings that ``preprocess`` and ``embed`` depend on (JSON values); default: all of ``get_config``.
+
+        A tower whose ``embed`` is dear leaves out what only ``call`` depends on, such as ``dim`` or a dropout: changing
+        that then computes no item again.
+        """
         return self.get_config()
 
     def embed_state(self) -> bytes:
-        """What they depend on besides code and ``embed_config``: a digest of weights; default: nothing."""
+        """What ``embed`` depends on besides code and ``embed_config``: a digest of its weights; default: nothing."""
         return b""
 
     def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:

@@ -204,6 +204,22 @@ def test_load_and_paths(tmp_path, monkeypatch):
     assert recipe.path(Path("/abs/a.csv")) == Path("/abs/a.csv")
 
 
+def test_written_and_read_again_it_is_the_same(tmp_path):
+    """Also a null where the default is something else; from another folder, the paths still lead to the tables."""
+    content = changed("data.queries.text", "words")
+    content["data"]["queries"]["text"] = None
+    content["model"]["towers"]["title"]["vocabulary"] = None
+    content["train"] = {"clip_norm": None, "learning_rate": 1e-5}
+    recipe = Recipe.from_dict(content, root=tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    again = Recipe.load(tmp_path / "elsewhere" / "recipe.yaml")
+    assert (again.model, again.train) == (recipe.model, recipe.train)
+    assert again.data.queries.text is None
+    assert again.data.items.table == tmp_path / "items.parquet"
+    assert "timestamp" not in yaml.safe_load(recipe.to_yaml())["data"]["items"]  # None says that anyway
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

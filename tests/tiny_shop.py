@@ -43,8 +43,9 @@ class MemoryCatalogue:
     def row_of(self, ids):
         return np.array([self._rows.get(item, -1) for item in ids], np.int32)
 
-    def rows(self, indices):
-        return {name: values[np.asarray(indices)] for name, values in self._columns.items()}
+    def rows(self, indices, columns=None):
+        wanted = self._columns if columns is None else columns
+        return {name: self._columns[name][np.asarray(indices)] for name in wanted}
 
     def batches(self, size, columns=None):
         for start in range(0, len(self), size):

@@ -49,7 +49,7 @@ _HOMES = {
 }
 # Also reached as attributes: tfmmrank.export.export(...). A room's name is never that of something in it here, since
 # importing the room would replace it.
-_ROOMS = ("data", "evaluation", "export", "fusion", "objectives", "serving", "towers", "training")
+_ROOMS = ("data", "evaluation", "export", "fusion", "objectives", "serving", "towers", "training", "tuning")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [

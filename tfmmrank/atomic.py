@@ -39,7 +39,7 @@ def replace_directory(path: str | Path) -> Iterator[Path]:
     aside, descriptor = _make_aside(path)
     try:
         yield aside
-        _sync(aside)
+        sync_directory(aside)
         _swap(aside, path)
         _sync_one(path.parent)
     finally:
@@ -146,7 +146,8 @@ def _exchange(one: Path, other: Path) -> None:
     shutil.rmtree(backup, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
+    """Brings a directory and all that is in it to disk."""
     for root, _, files in os.walk(folder):
         for name in files:
             _sync_one(Path(root) / name)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from tfmmrank.columns import RankerColumns, batches_for, columns_read, missing_values
+from tfmmrank.cross_tower import CrossTower
 from tfmmrank.fusion import Fusion, fusions
+from tfmmrank.matching import Match, MatchFeatures, matches
 from tfmmrank.objectives import get_loss, get_metric
 from tfmmrank.registry import nearest, options_of
 from tfmmrank.stack import keras, tf, tfrs
@@ -18,24 +23,8 @@ from tfmmrank.tokens import Tokens
 from tfmmrank.towers import Tower, towers
 
 PADDING_SCORE = -1e9  # finite, so that JSON can carry it
-
-
-@dataclass(frozen=True)
-class RankerColumns:
-    """The raw columns that a ranker reads: names to kinds (query, item) or widths (slot)."""
-
-    query: dict[str, str] = field(default_factory=dict)
-    item: dict[str, str] = field(default_factory=dict)
-    slot: dict[str, int] = field(default_factory=dict)
-
-
-def missing_values(kind: str | int, shape: tuple[int, ...]) -> np.ndarray:
-    """Raw values that say "missing": empty bytes for texts, categories and pictures, NaN for numbers."""
-    if isinstance(kind, int):
-        return np.full(shape if kind == 1 else (*shape, kind), np.nan, np.float32)
-    if kind == "numeric":
-        return np.full(shape, np.nan, np.float32)
-    return np.full(shape, b"", object)
+_WEIGHTS = "ranker.safetensors"
+_MATCH = "/match"  # ends the key of a tower's match tokens, beside those that are fused
 
 
 @keras.utils.register_keras_serializable("tfmmrank")
@@ -50,10 +39,15 @@ class Ranker(tfrs.Model):
         cross_projection: rank of their matrices; None: full.
         deep: widths of the Dense layers after them.
         dropout: rate after each deep layer, in [0, 1).
+        context: list context, see ``CrossTower``; None: an item's score does not depend on the others of its list.
+        match: what to compare a query and an item by, without training; see ``tfmmrank.matching``.
+        modality_dropout: rates in [0, 1) by name of an item or slot tower, at which training hides that modality of an
+            item in a list, so that none is leant on and a missing one costs little.
         columns: raw columns and kinds; learnt by ``adapt``.
 
     Raises:
-        ValueError: for towers of equal name, no item or slot tower, or a share outside the ranker.
+        ValueError: for towers of equal name, no item or slot tower, a share outside the ranker, a tower that is neither
+            fused nor matched, or a match of towers that cannot be compared.
 
     Example:
         >>> query = TextTower(["query"], side="query", name="query")
@@ -72,11 +66,15 @@ class Ranker(tfrs.Model):
         cross_projection: int | None = None,
         deep: Sequence[int] = (128, 64),
         dropout: float = 0.0,
+        context: Mapping[str, Any] | None = None,
+        match: Sequence[Match] = (),
+        modality_dropout: Mapping[str, float] | None = None,
         columns: RankerColumns | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        _check_towers(towers)
+        _check_towers(towers, match)
+        _check_modality_dropout(towers, modality_dropout or {})
         self.towers = list(towers)
         self.fusion = fusions[fusion](dim=dim) if isinstance(fusion, str) else fusion
         self.columns = columns
@@ -85,13 +83,15 @@ class Ranker(tfrs.Model):
             "cross_projection": cross_projection,
             "deep": list(deep),
             "dropout": dropout,
+            "context": dict(context) if context is not None else None,
+            "modality_dropout": dict(modality_dropout or {}),
         }
-        self.cross = [
-            tfrs.layers.dcn.Cross(projection_dim=cross_projection, name=f"cross_{i}") for i in range(cross_layers)
-        ]
-        self.deep = [keras.layers.Dense(width, "gelu", name=f"deep_{i}") for i, width in enumerate(deep)]
-        self.drop = keras.layers.Dropout(dropout)
-        self.head = keras.layers.Dense(1, dtype="float32", name="score")  # float32: TF-Ranking's losses need it
+        self.cross = CrossTower(cross_layers, cross_projection, deep, dropout, context, name="cross")
+        self.matching = MatchFeatures(match, name="matching") if match else None
+        self._matched = {name for each in match for name in (each.query, each.item)}
+        self._hide = {
+            name: keras.layers.Dropout(rate, name=f"hide_{name}") for name, rate in (modality_dropout or {}).items()
+        }
         self._watch(None)
 
     # -- preprocessing: raw columns to numbers, on the host -----------------------------------------------------------
@@ -100,11 +100,12 @@ class Ranker(tfrs.Model):
         """The towers of one side, in order."""
         return [tower for tower in self.towers if tower.side == side]
 
-    def adapt(self, data: Any) -> Ranker:
+    def adapt(self, data: Any, progress: bool = True) -> Ranker:
         """Learns vocabularies and normalisers from the training queries and lists, and the catalogue.
 
         Args:
             data: a ``Prepared`` dataset.
+            progress: whether encoding the catalogue, which matches need, shows progress bars.
 
         Raises:
             ValueError: when a tower reads a column that the dataset lacks.
@@ -113,8 +114,28 @@ class Ranker(tfrs.Model):
         lists = data.lists("train")
         for owner in (tower for tower in self.towers if tower.share is None):
             users = [tower for tower in self.towers if tower is owner or tower.share is owner]
-            owner.adapt(_batches_for(owner, users, data, lists))
+            owner.adapt(batches_for(owner, users, data, lists))
+        if self.matching is not None:
+            self.build_from_columns()
+            self.matching.adapt(self._match_values(data, progress))
         return self
+
+    def _match_values(self, data: Any, progress: bool) -> Iterator[np.ndarray]:
+        """Raw match features ``[n, M]`` of the training pairs."""
+        compare = tf.function(self.match_features, autograph=False)
+        for batch, _, _ in data.dataset("train", self, batch_size=16, static=True, progress=progress):
+            yield compare(batch).numpy()[batch["slot_mask"].numpy()]
+
+    def match_features(self, batch: Mapping[str, Any]) -> Any:
+        """Match features of a batch as they come, float32 ``[B, L, M]``; ``matching.names`` names them.
+
+        Raises:
+            ValueError: for a ranker without matches.
+        """
+        if self.matching is None:
+            raise ValueError("the ranker has no match; give it some to have match features")
+        query, item = self._encode_batch(batch)
+        return self.matching.raw(_of_matches(query), _of_matches(item))
 
     def columns_in(self, data: Any) -> RankerColumns:
         """The columns of a ``Prepared`` dataset that the towers read.
@@ -122,25 +143,7 @@ class Ranker(tfrs.Model):
         Raises:
             ValueError: when it lacks one, or has one of another kind or width than the ranker was adapted to.
         """
-        available = {"query": data.query_columns, "item": data.item_columns, "slot": data.slot_columns}
-        read: dict[str, dict[str, Any]] = {side: {} for side in available}
-        for tower in self.towers:
-            reads = f'tower "{tower.name}" reads the {tower.side} column'
-            for column in tower.columns:
-                if column not in available[tower.side]:
-                    others = [side for side, columns in available.items() if column in columns]
-                    known = list(available[tower.side])
-                    hint = f"; it is a column of side {others[0]}" if others else nearest(column, known)
-                    raise ValueError(
-                        f'{reads} "{column}", which dataset {data.path} lacks{hint}; '
-                        f"{tower.side} columns: {', '.join(known) or 'none'}"
-                    )
-                kind = available[tower.side][column]
-                before = getattr(self.columns, tower.side).get(column, kind) if self.columns else kind
-                if kind != before:
-                    raise ValueError(f'{reads} "{column}" as {before}; in dataset {data.path} it is {kind}')
-                read[tower.side][column] = kind
-        return RankerColumns(**read)
+        return columns_read(self.towers, data, self.columns)
 
     def _preprocess(self, side: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         features = {}
@@ -167,17 +170,24 @@ class Ranker(tfrs.Model):
         tokens = {}
         for tower in self.side(side):
             prefix = f"{side}/{tower.name}/"
-            own = {key[len(prefix) :]: value for key, value in features.items() if key.startswith(prefix)}
-            tokens[tower.name] = _checked(tower, Tokens(*tower(own, training=training)))
+            own: Any = {key[len(prefix) :]: value for key, value in features.items() if key.startswith(prefix)}
+            if tower.name in self._matched:
+                own = tokens[tower.name + _MATCH] = tower.match_tokens(own, training)
+            if tower.fused:
+                tokens[tower.name] = _checked(tower, Tokens(*tower(own, training=training)))
         return tokens
 
     def encode_query(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
-        """Query features to ``{tower: Tokens [B, T, d]}``."""
+        """Query features to ``{tower: Tokens [B, T, d]}``, and ``{"TOWER/match": Tokens [B, T, w]}`` where matched."""
         return self._encode("query", features, training)
 
     def encode_items(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
-        """Item features to ``{tower: Tokens [n, T, d]}``; an item's tokens depend on that item alone."""
+        """Item features to tokens, as ``encode_query``, ``[n, T, d]``; an item's tokens depend on that item alone."""
         return self._encode("item", features, training)
+
+    def fused_tokens(self, tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """Of what ``encode_query`` or ``encode_items`` gave, the tokens that are fused."""
+        return {name: part for name, part in tokens.items() if not name.endswith(_MATCH)}
 
     def encode_slots(self, features: Mapping[str, Any], training: bool = False) -> dict[str, Tokens]:
         """Slot features ``[B, L, ...]`` to ``{tower: Tokens [B, L, T, d]}``."""
@@ -209,20 +219,36 @@ class Ranker(tfrs.Model):
             slot_mask: bool ``[B, L]``; false slots score ``PADDING_SCORE``.
             training: whether dropout is on.
         """
-        item = {tower.name: item[tower.name] for tower in self.towers if tower.side != "query"}
-        query = {tower.name: query[tower.name] for tower in self.side("query")}
         item = {name: Tokens(t.values, t.mask & slot_mask[..., None]) for name, t in item.items()}
-        fused = self.fusion(query, item, training=training)
-        hidden = fused
-        for cross in self.cross:
-            hidden = cross(fused, hidden)
-        for dense in self.deep:
-            hidden = self.drop(dense(hidden), training=training)
-        scores = tf.squeeze(self.head(hidden), -1)
+        if training:
+            item = self._hidden_at_random(item)
+        order = [tower for tower in self.towers if tower.fused]
+        fused_query = {tower.name: query[tower.name] for tower in order if tower.side == "query"}
+        fused_item = {tower.name: item[tower.name] for tower in order if tower.side != "query"}
+        fused = self.fusion(fused_query, fused_item, training=training) if fused_item else None
+        matched = self.matching(_of_matches(query), _of_matches(item)) if self.matching is not None else None
+        scores = self.cross(fused, matched, slot_mask, training=training)
         return tf.where(slot_mask, scores, tf.constant(PADDING_SCORE, scores.dtype))
+
+    def _hidden_at_random(self, item: Mapping[str, Tokens]) -> dict[str, Tokens]:
+        """The tokens, with whole modalities of single items masked: of the fusion and of matches together."""
+        shown = dict(item)
+        for name, drop in self._hide.items():
+            keys = [key for key in (name, name + _MATCH) if key in item]
+            shown_at = drop(tf.ones_like(item[keys[0]].mask[..., :1], tf.float32), training=True) > 0
+            for key in keys:
+                shown[key] = Tokens(item[key].values, item[key].mask & shown_at)
+        return shown
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Any:
         """Scores a batch as ``Prepared.dataset`` gives it: float32 ``[B, L]``, ``PADDING_SCORE`` in padding."""
+        query, item = self._encode_batch(batch, training)
+        return self.score(query, item, batch["slot_mask"], training)
+
+    def _encode_batch(
+        self, batch: Mapping[str, Any], training: bool = False
+    ) -> tuple[dict[str, Tokens], dict[str, Tokens]]:
+        """A batch's query tokens ``[B, T, d]`` and item tokens ``[B, L, T, d]``, each distinct item encoded once."""
         query = self.encode_query(batch, training)
         distinct = self.encode_items(batch, training)
         item = {
@@ -230,7 +256,7 @@ class Ranker(tfrs.Model):
             for name, tokens in distinct.items()
         }
         item.update(self.encode_slots(batch, training))
-        return self.score(query, item, batch["slot_mask"], training)
+        return query, item
 
     @tf.__internal__.tracking.no_automatic_dependency_tracking
     def _watch(self, task: Any) -> None:
@@ -251,6 +277,7 @@ class Ranker(tfrs.Model):
         loss: Any = "softmax_loss",
         metrics: Any = ("ndcg@10",),
         loss_options: Mapping[str, Any] | None = None,
+        encoder_optimizer: Any = None,
         **kwargs: Any,
     ) -> None:
         """As Keras's ``compile``; loss and metrics may be TF-Ranking names (see ``tfmmrank.objectives``).
@@ -265,6 +292,8 @@ class Ranker(tfrs.Model):
                 scores ``[B, L]`` with ``reduction=keras.losses.Reduction.SUM``.
             metrics: one or several, by TF-Ranking's names with a cut-off (``ndcg@10``) or as objects; None: none.
             loss_options: options of a loss given by name.
+            encoder_optimizer: for the pretrained encoders' trainable weights, which want a smaller learning rate than
+                fresh ones; None: ``optimizer``.
             **kwargs: as Keras's, such as ``jit_compile``.
 
         Raises:
@@ -288,6 +317,7 @@ class Ranker(tfrs.Model):
                 loss=loss, metrics=[get_metric(metric) if isinstance(metric, str) else metric for metric in metrics]
             )
         )
+        self.encoder_optimizer = keras.optimizers.get(encoder_optimizer) if encoder_optimizer is not None else None
         # The task holds the metrics; saying so keeps Keras from warning of weights without weighted metrics.
         super().compile(optimizer=optimizer, **{"weighted_metrics": [], **kwargs})
 
@@ -297,7 +327,9 @@ class Ranker(tfrs.Model):
         scores = self(features, training=training)
         known = labels >= 0
         scores = tf.where(known, scores, tf.zeros_like(scores))
-        loss = self.task(labels, scores, sample_weight=weights, training=training)
+        loss = self.task(labels, scores, sample_weight=weights, training=training, compute_metrics=False)
+        for metric in self.task.metrics:
+            metric.update_state(labels, scores)  # label weights are the loss's: NDCG is reported without them
         lists = tf.reduce_sum(tf.cast(tf.reduce_any(known, axis=1), loss.dtype))
         self.loss_tracker.update_state(loss / tf.maximum(lists, 1.0), sample_weight=lists)
         if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -310,8 +342,26 @@ class Ranker(tfrs.Model):
         with tf.GradientTape() as tape:
             loss = self.compute_loss(inputs, training=True)
             loss += tf.add_n([tf.zeros_like(loss), *self.losses]) / tf.distribute.get_strategy().num_replicas_in_sync
-        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        shares = self._optimizer_shares()
+        gradients = tape.gradient(loss, [variables for _, variables in shares])
+        for (optimizer, variables), some in zip(shares, gradients, strict=True):
+            optimizer.apply_gradients(zip(some, variables, strict=True))
         return {metric.name: metric.result() for metric in self.metrics}
+
+    def _optimizer_shares(self) -> list[tuple[Any, list[Any]]]:
+        """The optimizers and the variables that each of them trains."""
+        if self.encoder_optimizer is None:
+            return [(self.optimizer, self.trainable_variables)]
+        slow = {id(weight) for tower in self.towers for weight in tower.pretrained_weights}
+        shares: list[tuple[Any, list[Any]]] = [(self.optimizer, []), (self.encoder_optimizer, [])]
+        for variable in self.trainable_variables:
+            shares[id(variable) in slow][1].append(variable)
+        return [share for share in shares if share[1]]
+
+    def build_optimizers(self) -> None:
+        """Makes the optimizers' slots, which a checkpoint is restored into."""
+        for optimizer, variables in self._optimizer_shares():
+            optimizer.build(variables)
 
     def test_step(self, inputs: Any) -> dict[str, Any]:
         """One evaluation step; reports the mean loss."""
@@ -345,6 +395,10 @@ class Ranker(tfrs.Model):
             "name": self.name,
             "towers": [{"kind": towers.name_of(type(tower)), **_config(tower)} for tower in self.towers],
             "fusion": {"kind": fusions.name_of(type(self.fusion)), **_config(self.fusion)},
+            "match": [
+                {"kind": matches.name_of(type(match)), **_config(match)}
+                for match in (self.matching.matches if self.matching is not None else [])
+            ],
             "columns": asdict(self.columns) if self.columns is not None else None,
             **self._settings,
         }
@@ -361,6 +415,9 @@ class Ranker(tfrs.Model):
         fusion = dict(config["fusion"])
         config["towers"] = [made[part["name"]] for part in config["towers"]]
         config["fusion"] = fusions[fusion.pop("kind")](**fusion)
+        config["match"] = [
+            matches[part["kind"]](**{k: v for k, v in part.items() if k != "kind"}) for part in config["match"]
+        ]
         config["columns"] = RankerColumns(**config["columns"]) if config["columns"] else None
         return cls(**config)
 
@@ -370,7 +427,7 @@ class Ranker(tfrs.Model):
         directory.mkdir(parents=True, exist_ok=True)
         if not self.built:
             self.build_from_columns()
-        self.save_weights(directory / "ranker.weights.h5")
+        _write_weights(self, directory / _WEIGHTS)
         (directory / "ranker.json").write_text(json.dumps(self.get_config(), ensure_ascii=False, indent=1), "utf-8")
 
     @classmethod
@@ -384,7 +441,7 @@ class Ranker(tfrs.Model):
         if not (directory / "ranker.json").is_file():
             raise FileNotFoundError(f"{directory}: holds no ranker (ranker.json is missing); train one first")
         ranker = cls.from_config(json.loads((directory / "ranker.json").read_text("utf-8"))).build_from_columns()
-        ranker.load_weights(directory / "ranker.weights.h5")
+        _read_weights(ranker, directory / _WEIGHTS)
         return ranker
 
 
@@ -403,7 +460,7 @@ def _checked(tower: Tower, tokens: Tokens) -> Tokens:
     return tokens
 
 
-def _config(part: Tower | Fusion) -> dict[str, Any]:
+def _config(part: Tower | Fusion | Match) -> dict[str, Any]:
     """A part's configuration; one that forgets an option would come back as another part than was trained."""
     config = part.get_config()
     forgotten = sorted(set(options_of(type(part))) - set(config))
@@ -415,7 +472,7 @@ def _config(part: Tower | Fusion) -> dict[str, Any]:
     return config
 
 
-def _check_towers(given: Sequence[Tower]) -> None:
+def _check_towers(given: Sequence[Tower], match: Sequence[Match]) -> None:
     names = [tower.name for tower in given]
     for name in names:
         if names.count(name) > 1:
@@ -424,7 +481,7 @@ def _check_towers(given: Sequence[Tower]) -> None:
             raise ValueError(f'tower name "{name}" contains "/"')
     if not any(tower.side != "query" for tower in given):
         raise ValueError("a ranker needs at least one tower of side item or slot")
-    widths = {tower.name: tower.dim for tower in given}
+    widths = {tower.name: tower.dim for tower in given if tower.fused}
     if len(set(widths.values())) > 1:
         raise ValueError(f"the towers' dims differ ({widths}); a fusion compares their tokens: give all one dim")
     for tower in given:
@@ -433,20 +490,57 @@ def _check_towers(given: Sequence[Tower]) -> None:
                 f'tower "{tower.name}" shares with "{tower.share.name}", which must be a tower of the same ranker '
                 "that itself shares with none"
             )
+    by_name = {tower.name: tower for tower in given}
+    for each in match:
+        for name, sides in ((each.query, ("query",)), (each.item, ("item", "slot"))):
+            if name not in by_name or by_name[name].side not in sides or by_name[name].match_width is None:
+                fit = [t.name for t in given if t.side in sides and t.match_width is not None]
+                raise ValueError(
+                    f'match "{each.name}": "{name}" is no tower of side {" or ".join(sides)} that can be matched by; '
+                    f"those are: {', '.join(fit) or 'none'}"
+                )
+        try:
+            each.bind(by_name[each.query], by_name[each.item])
+        except ValueError as error:
+            raise ValueError(f'match "{each.name}": {error}') from error
+    matched = {name for each in match for name in (each.query, each.item)}
+    for tower in given:
+        if not tower.fused and tower.name not in matched:
+            raise ValueError(f'tower "{tower.name}" is neither fused nor matched: nothing would read it')
 
 
-def _batches_for(owner: Tower, users: list[Tower], data: Any, lists: Any) -> Iterator[dict[str, Any]]:
-    """Raw training values of a tower and of those that share with it, under the owner's column names."""
-    for tower in users:
-        if tower.side == "query":
-            batches: Iterable[Mapping[str, Any]] = [lists.queries]
-        elif tower.side == "slot":
-            batches = [lists.slots]
-        else:
-            batches = data.catalogue.batches(4096, columns=tower.columns)
-        for batch in batches:
-            if tower is owner or len(tower.columns) == len(owner.columns):
-                yield {mine: batch[theirs] for mine, theirs in zip(owner.columns, tower.columns, strict=True)}
-            else:
-                for column in tower.columns:
-                    yield dict.fromkeys(owner.columns, batch[column])
+def _check_modality_dropout(given: Sequence[Tower], rates: Mapping[str, float]) -> None:
+    for name, rate in rates.items():
+        known = [tower.name for tower in given if tower.side != "query"]
+        if name not in known:
+            raise ValueError(
+                f'modality_dropout: no item or slot tower "{name}"{nearest(name, known)}; towers: {", ".join(known)}'
+            )
+        if not 0 <= rate < 1:
+            raise ValueError(f"modality_dropout: the rate of {name} is {rate}; expected one in [0, 1)")
+
+
+def _of_matches(tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    """Match tokens by tower."""
+    return {name.removesuffix(_MATCH): part for name, part in tokens.items() if name.endswith(_MATCH)}
+
+
+def _write_weights(ranker: Ranker, file: Path) -> None:
+    """All weights, and nothing else: Keras's own file would hold the optimizer's too, and lack layers within tuples."""
+    save_file({f"{i:04d} {weight.name}": np.asarray(weight.numpy()) for i, weight in enumerate(ranker.weights)}, file)
+
+
+def _read_weights(ranker: Ranker, file: Path) -> None:
+    """Raises ValueError when the file is not of this ranker."""
+    with safe_open(file, "numpy") as saved:
+        keys = sorted(saved.keys())
+        values = [saved.get_tensor(key) for key in keys]
+    shapes = [tuple(value.shape) for value in values], [tuple(weight.shape) for weight in ranker.weights]
+    if shapes[0] != shapes[1]:
+        differing = next((key for key, *two in zip(keys, *shapes, strict=False) if two[0] != two[1]), "their number")
+        raise ValueError(
+            f"{file}: holds {len(values)} weights, and ranker.json makes a ranker of {len(ranker.weights)}; they "
+            f"differ in {differing}: was a part of it changed since?"
+        )
+    for weight, value in zip(ranker.weights, values, strict=True):
+        weight.assign(value)

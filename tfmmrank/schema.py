@@ -1,20 +1,24 @@
 """What the shop's columns mean: the recipe, as validated configuration. Pure Python, no TensorFlow.
 
 A recipe is one YAML file with three parts: ``data`` (tables and columns), ``model`` (towers, fusion, cross tower) and
-``train``. Paths in it are relative to the file.
+``train``; a fourth, ``tune``, says what a search may vary. Paths in it are relative to the file.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tfmmrank.ranges import Range, with_value
 from tfmmrank.registry import nearest
 
+#: What a run's recipe is called.
+RECIPE_FILE = "recipe.yaml"
 #: Names that no column or feature may have, and what has them.
 RESERVED = {
     "query": "the query's text",
@@ -40,6 +44,7 @@ BEHAVIOUR_FEATURES = (
 #: The kinds of columns that the package's own towers read, and how a message calls them.
 READABLE = {
     "text": ({"text", "categorical"}, "text"),
+    "lexical": ({"text", "categorical"}, "text"),
     "pretrained_text": ({"text", "categorical"}, "text"),
     "image": ({"image"}, "a picture"),
     "pretrained_image": ({"image"}, "a picture"),
@@ -309,6 +314,7 @@ class TowerConfig(BaseModel):
     columns: Annotated[list[str], BeforeValidator(_as_list)]
     side: Literal["query", "item", "slot"] = "item"
     share: str | None = None
+    fused: bool = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -338,13 +344,40 @@ class CrossConfig(_Part):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class ContextConfig(_Part):
+    """List context: attention among the items of one list."""
+
+    layers: int = Field(default=1, gt=0)
+    heads: int = Field(default=2, gt=0)
+    head_size: int = Field(default=64, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class MatchConfig(BaseModel):
+    """A match: its kind, the towers it compares, and whatever options its class takes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    query: str
+    item: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options passed to the match's class as they are."""
+        return dict(self.model_extra or {})
+
+
 class ModelConfig(_Part):
-    """Towers by modality name, the fusion, the cross tower."""
+    """Towers by modality name, the fusion, the cross tower, matches by name."""
 
     dim: int = Field(default=64, gt=0)
     towers: dict[str, TowerConfig]
     fusion: Annotated[FusionConfig, BeforeValidator(_as_kind)] = FusionConfig()
     cross: CrossConfig = CrossConfig()
+    context: ContextConfig | None = None
+    match: dict[str, MatchConfig] = {}
+    modality_dropout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
 
 
 class TrainConfig(_Part):
@@ -354,6 +387,10 @@ class TrainConfig(_Part):
     loss_options: dict[str, Any] = {}
     optimizer: str = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="cosine: falls to 0 at the end")
+    encoder_learning_rate: float | None = Field(
+        default=None, gt=0, description="of pretrained encoders' trainable blocks; null: learning_rate"
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=1.0, gt=0)
     epochs: int = Field(default=20, gt=0)
@@ -371,6 +408,7 @@ class Recipe(_Part):
     data: DataConfig
     model: ModelConfig
     train: TrainConfig = TrainConfig()
+    tune: dict[str, Range] = Field(default={}, description="what a search may vary, by dotted key; training ignores it")
     root: Path = Field(Path(), exclude=True)
 
     def path(self, path: Path) -> Path:
@@ -379,6 +417,11 @@ class Recipe(_Part):
 
         expanded = Path(os.path.expandvars(str(path))).expanduser()
         return expanded if expanded.is_absolute() else (self.root / expanded).resolve()
+
+    def to_yaml(self) -> str:
+        """The recipe, without ``tune``, as a file that may lie anywhere: its paths are absolute."""
+        parts = {part: plain(getattr(self, part), lambda path: str(self.path(path))) for part in _PARTS}
+        return yaml.safe_dump(parts, sort_keys=False, allow_unicode=True)
 
     @classmethod
     def load(cls, file: str | Path) -> Recipe:
@@ -417,6 +460,35 @@ class Recipe(_Part):
             lines += [f"model.towers.{name}.share: {wrong}"] if wrong else []
         return lines
 
+    def with_values(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values at dotted keys, and without ``tune``. Raises RecipeError."""
+        content: dict[str, Any] = self.model_dump(exclude={"root", "tune"})
+        for key, value in values.items():
+            try:
+                content = with_value(content, key, value)
+            except ValueError as error:
+                raise RecipeError(f"{key}: {error}") from error
+        return type(self).from_dict(content, self.root)
+
+    def wrong_ranges(self) -> list[str]:
+        """What is wrong with the keys and values of ``tune``: one line a mistake.
+
+        Options of towers and fusions that are not in the recipe are known to their classes alone.
+        """
+        lines = []
+        for key, values in self.tune.items():
+            wrong = _wrong_tuned_key(key, self)
+            if wrong:
+                lines.append(f"tune.{key}: {wrong}")
+                continue
+            for value in values.samples():
+                try:
+                    self.with_values({key: value})
+                except RecipeError as error:
+                    lines.append(f"tune.{key}: with {value!r}, {str(error).removeprefix('recipe: ').splitlines()[0]}")
+                    break
+        return lines
+
     @classmethod
     def from_dict(cls, content: dict[str, Any], root: str | Path = ".", source: str = "recipe") -> Recipe:
         """Validates a recipe given as a dict. Raises RecipeError."""
@@ -426,9 +498,32 @@ class Recipe(_Part):
             if key == "root":
                 raise RecipeError(f"{source}: root: unknown key; paths are relative to the recipe's folder")
         try:
-            return cls(**content, root=Path(root).resolve())
+            recipe = cls(**content, root=Path(root).resolve())
         except ValidationError as error:
             raise RecipeError("\n".join(f"{source}: {line}" for line in _explain(error))) from error
+        wrong = recipe.wrong_ranges()
+        if wrong:
+            raise RecipeError("\n".join(f"{source}: {line}" for line in wrong))
+        return recipe
+
+
+_PARTS = ("data", "model", "train")
+
+
+def plain(value: Any, of_path: Callable[[Path], str]) -> Any:
+    """A part of a recipe, of YAML's kinds: paths are what ``of_path`` makes of them, a None that is a default goes."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {
+            name: plain(part, of_path)
+            for name, part in value
+            if part is not None or name not in fields or fields[name].default is not None
+        }
+    if isinstance(value, dict):
+        return {key: plain(part, of_path) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part, of_path) for part in value]
+    return of_path(value) if isinstance(value, Path) else value
 
 
 class _Loader(yaml.SafeLoader):
@@ -470,6 +565,41 @@ def _wrong_column(tower: TowerConfig, column: str, sides: dict[str, dict[str, st
     return None
 
 
+def _wrong_tuned_key(key: str, recipe: Recipe) -> str | None:
+    """What is wrong with a key of ``tune``; None when nothing is, as far as the recipe tells."""
+    known, towers = _tunable_keys(recipe.model), recipe.model.towers
+    parts = key.split(".")
+    if key == "train.seed":
+        return "is the same in all trials, so that they differ in their options alone"
+    around = next((other for other in recipe.tune if key.startswith(f"{other}.")), None)
+    if around:
+        return f'stands inside "{around}", which is tuned too; write it into each of its choices'
+    if parts[0] == "data":
+        return "the dataset is prepared before; expected a key inside model or train"
+    if parts[:2] == ["model", "towers"] and len(parts) > 2 and parts[2] not in towers:
+        return f'there is no tower "{parts[2]}"{nearest(parts[2], list(towers))}; towers: {", ".join(towers)}'
+    # What stands below these, a class or a loss knows.
+    options = (*(f"model.towers.{name}." for name in towers), "model.fusion.", "train.loss_options.")
+    if key in known or (key.startswith(options) and all(parts)):
+        return None
+    same = [other for other in known if other.endswith("." + parts[-1])]
+    hint = nearest(key, known) if not same else f'; did you mean "{same[0]}"?'
+    return f"no such key{hint}" + ("" if hint else "; expected a key inside model or train, like train.learning_rate")
+
+
+def _tunable_keys(model: ModelConfig) -> list[str]:
+    """The dotted keys that a search may vary, as far as the recipe tells."""
+    parts: dict[str, list[str]] = {
+        "train": [name for name in TrainConfig.model_fields if name != "seed"],
+        "model": list(ModelConfig.model_fields),
+        "model.cross": list(CrossConfig.model_fields),
+        "model.fusion": ["kind", *model.fusion.options],
+        "model.towers": list(model.towers),
+        **{f"model.towers.{name}": list(tower.model_dump()) for name, tower in model.towers.items()},
+    }
+    return [f"{part}.{name}" for part, names in parts.items() for name in names]
+
+
 def _wrong_share(name: str, towers: dict[str, TowerConfig]) -> str | None:
     """What is wrong with the tower that a tower shares with; None when nothing is."""
     tower = towers[name]
@@ -494,7 +624,11 @@ def _explain(error: ValidationError) -> list[str]:
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in _place(item["loc"])) or "(whole)"
         value = item["input"]
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and item["loc"][0] == "tune" and isinstance(value, dict):
+            lines.append(
+                f'{key}: stands in a mapping of its own; write the dotted key, "{key[len("tune.") :]}", in one'
+            )
+        elif item["type"] == "extra_forbidden":
             known = _keys_at(item["loc"][:-1])
             hint = nearest(str(item["loc"][-1]), known)
             lines.append(f"{key}: unknown key{hint}" + (f" (known: {', '.join(known)})" if known and not hint else ""))
@@ -546,7 +680,10 @@ def _keys_at(location: tuple[Any, ...]) -> list[str]:
     kinds: dict[str, type[BaseModel]] = {"judgements": Judgements, "logs": Logs, "libsvm": LibSVM, "elwc": ExampleLists}
     parts: dict[str, type[BaseModel]] = {
         "data": DataConfig, "model": ModelConfig, "train": TrainConfig, "items": Items, "queries": Queries,
-        "behaviour": Behaviour, "split": Split, "cross": CrossConfig, "sequence_example": ExampleLists, **kinds,
+        "behaviour": Behaviour, "split": Split, "cross": CrossConfig, "context": ContextConfig,
+        "sequence_example": ExampleLists, **kinds,
     }  # fmt: skip
     model: type[BaseModel] | None = Recipe if not location else parts.get(str(location[-1]))
+    if location[:1] == ("tune",):
+        model = Range if len(location) == 2 else None
     return [name for name in model.model_fields if name != "root"] if model else []

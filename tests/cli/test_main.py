@@ -37,8 +37,9 @@ def test_misuse_without_tensorflow():
         ["rank", "shoes"], ["rank", "shoes", "--items", "a", "--items-file", "b"],
         ["rank", "q", "--items", "a", "--context", "x"],
         ["convert", "data", "test", "out", "--format", "csv"], ["serve", "model", "--port", "99999"],
+        ["tune", "a", "b", "c", "--trials", "0"], ["tune", "a", "b", "c", "--timeout", "0"],
     )  # fmt: skip
-    assert codes == [MISUSE] * 10
+    assert codes == [MISUSE] * 12
     assert packages == set()
 
 
@@ -47,9 +48,9 @@ def test_what_is_not_there_fails_without_tensorflow(tmp_path):
     codes, packages = imported_after(
         ["prepare", nowhere + ".yaml", "out"], ["train", nowhere + ".yaml", "d", "r"], ["serve", nowhere],
         ["evaluate", "run", nowhere], ["export", "run", nowhere, "m"], ["rank", "shoes", "--data", nowhere],
-        ["convert", nowhere, "test", "out", "--format", "elwc"],
+        ["convert", nowhere, "test", "out", "--format", "elwc"], ["tune", nowhere + ".yaml", "d", "o"],
     )  # fmt: skip
-    assert codes == [FAILED] * 7
+    assert codes == [FAILED] * 8
     assert not packages & {"tensorflow", "tf_keras"}
 
 

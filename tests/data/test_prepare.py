@@ -11,9 +11,7 @@ import pyarrow as pa
 import pytest
 
 from tfmmrank.data import DataError, Prepared, prepare, prepared
-from tfmmrank.data.feature_store import item_features
 from tfmmrank.data.workbench import Workbench
-from tfmmrank.stack import tf
 
 
 def run(shop, **data):
@@ -269,24 +267,6 @@ def test_a_dataset_that_was_prepared_again_is_not_mixed_with_the_old_one(shop, m
     monkeypatch.setattr(prepared, "Catalogue", opened_late)
     with pytest.raises(DataError, match="was prepared again meanwhile"):
         Prepared.open(new.path)
-
-
-def test_the_feature_store_belongs_to_the_build(shop):
-    class Lengths:
-        name, columns, share = "title", ["title"], None
-
-        def get_config(self):
-            return {}
-
-        def preprocess(self, raw):
-            return {"length": tf.strings.length(raw["title"])}
-
-    old = run(shop)
-    shop.items[0]["title"] = "a much longer title"
-    new = run(shop)
-    found = [list(item_features(data, Lengths(), progress=False)["length"][:1]) for data in (old, new, old)]
-    assert found == [[9], [19], [9]]  # the old process goes on with the items it opened
-    assert len(list((new.path / "features").iterdir())) == 2
 
 
 def test_opening(shop, tmp_path):

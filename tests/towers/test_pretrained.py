@@ -84,7 +84,7 @@ def test_embed_and_call_are_the_encoder_and_the_projection(kind, output, blocks)
     assert all(value.dtype != tf.float32 for value in kept.values())
     encoder = tower.encoder
     expected = encoder(encoder.lower(encoder.preprocess(tf.constant(values)), output), output=output)
-    half = tower.encode(kept)
+    half = tower.match_tokens(kept)
     np.testing.assert_allclose(half.values, expected.values, atol=HALF, rtol=HALF)
     np.testing.assert_array_equal(half.mask, expected.mask)
     tokens = tower(kept)
@@ -200,7 +200,7 @@ def test_a_ranker_of_real_weights_loads_without_their_package(source, package, t
     encoder = {"source": source, "size": 64} if source == "efficientnet_lite0" else source
     tower = make(["raw"], dim=8, encoder=encoder, output="both", name="tower")
     expected = tower(embedded(tower, [text, b""]))
-    assert np.abs(tower.encode(embedded(tower, [text, b""])).values.numpy()[0, 0]).max() > 0.01
+    assert np.abs(tower.match_tokens(embedded(tower, [text, b""])).values.numpy()[0, 0]).max() > 0.01
 
     class Holder(keras.Model):
         def __init__(self, tower):

@@ -35,7 +35,11 @@ def with_options(part: str, **options):
         ("attributes", {"hash_buckets": 1.5}, "hash_buckets is 1.5; expected a whole number or null"),
         ("attributes", {"categorical": "brand"}, "categorical is 'brand'; expected a list of text"),
         ("fusion", {"dropout": [0.1]}, r"model.fusion: dropout is \[0.1\]; expected a number"),
-        ("image", {"sise": 8}, 'model.towers.image: "image" has no option "sise"; options: aspects, '),
+        (
+            "image",
+            {"sise": 8},
+            r'model.towers.image: "image" has no option "sise"; did you mean "size"\?; options: aspects, ',
+        ),
     ],
 )
 def test_options_of_the_wrong_type_are_named(part, options, says):

@@ -113,6 +113,26 @@ def test_more_epochs_go_on_from_a_finished_run(shop, tmp_path):
     assert history == at_once
 
 
+def test_callbacks_of_ones_own_see_every_epoch_once_its_checkpoint_is_kept(shop, tmp_path):
+    from tfmmrank.stack import keras
+
+    seen = []
+
+    def stop(epoch, logs):
+        seen.append((epoch, logs["val_ndcg@10"]))
+        raise Killed
+
+    def train_and_tell(tell):
+        recipe = make_recipe(MODEL, **{**OPTIONS, "epochs": 2})
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=tell)
+        return fit(build_ranker(recipe, shop), recipe.train, shop, tmp_path, progress=False, callbacks=[callback])
+
+    with pytest.raises(Killed):
+        train_and_tell(stop)
+    history = train_and_tell(lambda epoch, logs: seen.append((epoch, logs["val_ndcg@10"])))
+    assert seen == list(enumerate(history["val_ndcg@10"]))
+
+
 def test_a_checkpoint_of_something_else_is_refused(shop, tmp_path_factory, tmp_path):
     train(shop, tmp_path, epochs=1)
     with pytest.raises(ValueError, match="of another model, dataset or training options; begin again"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,7 @@ def run_demo(
     output.say(f"report: {page}")
     result = {**_figures(table), **_grpc_figures(grpc_check), "report": str(page)}
     result["seconds"] = round(time.monotonic() - started, 1)
+    result.update(seed=seed, machine=f"{os.cpu_count()} CPU cores", date=date.today().isoformat())
     result["peak_memory_mb"] = _peak_memory_mb()
     (out / MARKER).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return result
@@ -143,7 +146,7 @@ def _train(recipe: Any, data: Any, run: Path, progress: bool) -> Any:
     from tfmmrank.training import build_ranker, fit
 
     keep_recipe(recipe, run)
-    ranker = build_ranker(recipe, data)
+    ranker = build_ranker(recipe, data, progress)
     fit(ranker, recipe.train, data, run, resume=False, progress=progress)
     return ranker
 

@@ -97,9 +97,8 @@ def report_page(
     notes: Sequence[str] = (),
 ) -> Path:
     """Writes the report of the system ``model``; the look before is the best known baseline's."""
-    from tfmmrank.cli.train import RECIPE_FILE
     from tfmmrank.evaluation.report import recipe_facts, write_report
-    from tfmmrank.schema import Recipe
+    from tfmmrank.schema import RECIPE_FILE, Recipe
 
     before = next(name for name in BEFORE if name in systems)
     recipe = run / RECIPE_FILE

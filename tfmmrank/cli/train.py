@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import click
 
 from tfmmrank.cli.output import Output, with_output, with_plugins
 
-RECIPE_FILE = "recipe.yaml"
 _HOW_TO_READ = ("on_bad_row", "max_image_pixels", "chunk_rows")  # of a recipe's data part; the rest says what to read
 
 
@@ -46,7 +44,7 @@ def command(
     from tfmmrank.training import build_ranker, fit, make_strategy
 
     with make_strategy().scope():
-        ranker = build_ranker(loaded, prepared)
+        ranker = build_ranker(loaded, prepared, output.progress)
         keep_recipe(loaded, run)
         history = fit(ranker, loaded.train, prepared, run, resume=resume, progress=output.progress)
     best = best_epoch(history)
@@ -54,24 +52,15 @@ def command(
 
 
 def check_run(recipe: Any, data: Any, run: Path, resume: bool) -> None:
-    """Says on stderr when the dataset was prepared by another recipe.
+    """Checks the dataset, and that the folder is free or holds a run to go on with.
 
     Raises:
         ValueError: when the folder holds something other than a run, or, resuming, a run whose recipe had another model
             or other training options; more epochs are fine.
     """
-    from tfmmrank.schema import Recipe
+    from tfmmrank.schema import RECIPE_FILE, Recipe
 
-    parts = (recipe.data.model_validate(data.meta["data"]), recipe.data)
-    # File names alone: a dataset does not say where its paths start.
-    before, now = (_with_paths(part.model_dump(), lambda path: path.name) for part in parts)
-    changed = [key for key in now if key not in _HOW_TO_READ and before[key] != now[key]]
-    if changed:
-        click.echo(
-            f"tfmmrank: warning: {data.path} was prepared by a recipe with another data.{changed[0]}; prepare it again "
-            "if that matters",
-            err=True,
-        )
+    check_data(recipe, data)
     file = run / RECIPE_FILE
     if not file.is_file():
         if run.is_dir() and any(run.iterdir()):
@@ -90,25 +79,30 @@ def check_run(recipe: Any, data: Any, run: Path, resume: bool) -> None:
             )
 
 
-def _with_paths(value: Any, change: Callable[[Path], str]) -> Any:
-    """The value, of YAML's kinds, with what ``change`` makes of each path in it."""
-    if isinstance(value, Path):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _with_paths(part, change) for key, part in value.items()}
-    return [_with_paths(part, change) for part in value] if isinstance(value, (list, tuple)) else value
+def check_data(recipe: Any, data: Any) -> None:
+    """Says on stderr when the dataset was prepared by another recipe."""
+    from tfmmrank.schema import plain
+
+    parts = (recipe.data.model_validate(data.meta["data"]), recipe.data)
+    # File names alone: a dataset does not say where its paths start.
+    before, now = (plain(part, lambda path: path.name) for part in parts)
+    changed = [
+        key for key in type(recipe.data).model_fields if key not in _HOW_TO_READ and before.get(key) != now.get(key)
+    ]
+    if changed:
+        click.echo(
+            f"tfmmrank: warning: {data.path} was prepared by a recipe with another data.{changed[0]}; prepare it again "
+            "if that matters",
+            err=True,
+        )
 
 
 def keep_recipe(recipe: Any, run: Path) -> None:
-    """Writes the recipe into the run, with absolute paths."""
-    import yaml
-
+    """Writes the recipe into the run, with absolute paths: the run's folder is not the recipe's."""
     from tfmmrank.atomic import write_text
+    from tfmmrank.schema import RECIPE_FILE
 
-    run.mkdir(parents=True, exist_ok=True)
-    content = recipe.model_dump(exclude={"root"}, exclude_none=True)
-    content = _with_paths(content, lambda path: str(recipe.path(path)))  # the run's folder is not the recipe's
-    write_text(run / RECIPE_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_text(run / RECIPE_FILE, recipe.to_yaml())
 
 
 def best_epoch(history: dict[str, list[float]]) -> dict[str, Any]:

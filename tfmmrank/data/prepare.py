@@ -8,11 +8,13 @@ import secrets
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from tfmmrank.atomic import replace_directory
 from tfmmrank.data.errors import DataError, Report
+from tfmmrank.data.feature_folders import take_over
 from tfmmrank.data.feature_lists import write_feature_lists
 from tfmmrank.data.item_table import add_snapshot, load_items
 from tfmmrank.data.label_tables import labels_from_log, load_judgements, load_log
@@ -31,7 +33,8 @@ def prepare(recipe: Recipe, out: str | Path, *, progress: bool = True) -> Prepar
     """Reads a recipe's tables and writes a dataset.
 
     Memory is bounded by ``data.chunk_rows`` and DuckDB's limit, not by the tables. ``out`` is replaced as a whole at
-    the end: interrupted or failing, it is as it was.
+    the end: interrupted or failing, it is as it was. What the feature store computed of an earlier dataset's items
+    there is taken over, for those that stay as they are.
 
     What is wrong with the input stops at the first row, or with ``data.on_bad_row: skip`` is left out and counted by
     cause in ``meta["report"]["skipped"]``. Counted in ``meta["report"]["noted"]``, and kept either way: empty texts,
@@ -81,6 +84,8 @@ def prepare(recipe: Recipe, out: str | Path, *, progress: bool = True) -> Prepar
             "report": report.to_dict(),
         }
         (aside / "meta.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), "utf-8")
+        if num_items:
+            take_over(out / "features", aside / "features", (_meta_of(out) or {}).get("build", ""))
     if progress:
         tqdm.write(report.summary(), file=sys.stderr)
     return Prepared.open(out)
@@ -95,11 +100,7 @@ def _check_replaceable(out: Path) -> None:
     found = sorted(path.name for path in out.iterdir())
     if not found:
         return
-    try:
-        meta = json.loads((out / "meta.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        meta = None
-    if not isinstance(meta, dict) or not meta.keys() >= {"format", "splits", "num_items"}:
+    if _meta_of(out) is None:
         raise DataError(f"{out}: exists and is no prepared dataset; choose another folder, or empty it")
     foreign = [name for name in found if name not in _ENTRIES]
     if foreign:
@@ -107,6 +108,15 @@ def _check_replaceable(out: Path) -> None:
             f'{out}: would be replaced, and holds "{foreign[0]}", which is no part of a dataset; move that elsewhere, '
             "or choose another folder"
         )
+
+
+def _meta_of(out: Path) -> dict[str, Any] | None:
+    """What ``meta.json`` of an earlier dataset holds, of whatever version; None when there is none."""
+    try:
+        meta = json.loads((out / "meta.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return meta if isinstance(meta, dict) and meta.keys() >= {"format", "splits", "num_items"} else None
 
 
 def _from_tables(

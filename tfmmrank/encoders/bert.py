@@ -231,9 +231,13 @@ class BertEncoder(TextEncoder):
         if not self.built:
             with tf.init_scope():
                 self.build()
-        values, mask = self._embed(features["ids"], training=False)
+        room = features["ids"].shape[1]
+        longest = tf.reduce_max(tf.math.count_nonzero(features["ids"], axis=1, dtype=tf.int32))
+        # Most texts are shorter than there is room for, and the time grows with what is computed, padding included.
+        values, mask = self._embed(features["ids"][:, : tf.maximum(longest, 1)], training=False)
         for block in self.blocks[: self._frozen_blocks]:
             values = block(values, padding_mask=mask, training=False)
+        values, mask = _widened(values, room), _widened(mask, room)
         if self.trainable_blocks == 0:
             return self._give(values, mask, output)._asdict()
         return {"hidden": values, "mask": mask}
@@ -296,3 +300,9 @@ class BertEncoder(TextEncoder):
             "dropout": self.dropout,
             "max_tokens": self.max_tokens,
         }
+
+
+def _widened(values: Any, room: int) -> Any:
+    """``[n, T, ...]`` padded with zeros to ``[n, room, ...]``."""
+    more = [[0, 0], [0, room - tf.shape(values)[1]], *[[0, 0]] * (len(values.shape) - 2)]
+    return tf.ensure_shape(tf.pad(values, more), [values.shape[0], room, *values.shape[2:]])

@@ -103,7 +103,7 @@ def _encode_catalogue(ranker: Any, data: Any, size: int, progress: bool) -> dict
         for name, tokens in encode({key: tf.constant(array[rows]) for key, array in features.items()}).items():
             if name not in table:
                 table[name] = _empty(name, size + 1, tokens)
-            table[name].values[start:stop].assign(tf.cast(tokens.values, tf.float32)[: stop - start])
+            table[name].values[start:stop].assign(tokens.values[: stop - start])
             table[name].mask[start:stop].assign(tokens.mask[: stop - start])
         bar.update(stop - start)
     bar.close()
@@ -111,7 +111,7 @@ def _encode_catalogue(ranker: Any, data: Any, size: int, progress: bool) -> dict
 
 
 def _empty(name: str, rows: int, like: Tokens) -> Tokens:
-    values = tf.zeros([rows, *like.values.shape[1:]])
+    values = tf.zeros([rows, *like.values.shape[1:]], like.values.dtype)
     mask = tf.zeros([rows, *like.mask.shape[1:]], tf.bool)
     return Tokens(
         tf.Variable(values, trainable=False, name=f"{name}_tokens"),

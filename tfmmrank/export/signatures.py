@@ -56,7 +56,7 @@ class Signatures:
 
     def _embeds(self, side: str) -> bool:
         """Towers of one side share a vector space only when they are of one width."""
-        return len({tower.dim for tower in self.ranker.side(side)}) == 1
+        return len({tower.dim for tower in self.ranker.side(side) if tower.fused}) == 1
 
     # -- ranking ------------------------------------------------------------------------------------------------------
 
@@ -156,12 +156,12 @@ class Signatures:
     def embed_query(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Query columns ``[B]`` to ``embedding [B, d]``, of length 1 (0 where all is missing)."""
         inputs = _checked(inputs, _same_length(inputs))
-        return {"embedding": _pooled(self._query_tokens(inputs))}
+        return {"embedding": _pooled(self.ranker.fused_tokens(self._query_tokens(inputs)))}
 
     def embed_items(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Item columns ``[N]`` to ``embedding [N, d]``, of length 1 (0 where all is missing)."""
         inputs = _checked(inputs, _same_length(inputs))
-        return {"embedding": _pooled(self._item_tokens(inputs))}
+        return {"embedding": _pooled(self.ranker.fused_tokens(self._item_tokens(inputs)))}
 
 
 def _checked(inputs: Mapping[str, Any], checks: list[Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from tfmmrank.towers.base import SIDES, Tower, towers
 from tfmmrank.towers.behaviour import BehaviourTower
 from tfmmrank.towers.image import ImageTower
+from tfmmrank.towers.lexical import LexicalTower
 from tfmmrank.towers.pretrained_image import PretrainedImageTower
 from tfmmrank.towers.pretrained_text import PretrainedTextTower
 from tfmmrank.towers.text import TextTower
@@ -13,6 +14,7 @@ __all__ = [
     "SIDES",
     "BehaviourTower",
     "ImageTower",
+    "LexicalTower",
     "PretrainedImageTower",
     "PretrainedTextTower",
     "TextTower",

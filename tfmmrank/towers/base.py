@@ -32,11 +32,15 @@ class Tower(keras.layers.Layer):
             (one a list place: what is known of an item at the time of the list, such as its past clicks).
         dim: width d of the tokens.
         share: a tower of the same class whose learnt parts (vocabulary, weights) this one uses too.
+        fused: whether its tokens go into the fusion; one that is not is there for matches alone.
         name: the modality's name; unique in a ranker.
 
     Raises:
         ValueError: for an unknown side, or no columns.
     """
+
+    #: Width of what ``match_tokens`` gives; None: nothing to match by.
+    match_width: int | None = None
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Tower(keras.layers.Layer):
         side: str = "item",
         dim: int = 64,
         share: Tower | None = None,
+        fused: bool = True,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -63,6 +68,7 @@ class Tower(keras.layers.Layer):
         self.side = side
         self.dim = dim
         self.share = share
+        self.fused = fused
 
     def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Learns preprocessing from raw batches; ``batches`` yields ``{column: array [n, ...]}``, once through.
@@ -102,6 +108,15 @@ class Tower(keras.layers.Layer):
         """What ``embed`` gave to ``Tokens`` with values ``[n, T, dim]`` and mask ``[n, T]``; T is static."""
         raise NotImplementedError
 
+    @property
+    def pretrained_weights(self) -> list[Any]:
+        """Trainable weights that do not start afresh: they may take a learning rate of their own. Default: none."""
+        return []
+
+    def match_tokens(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+        """What ``embed`` gave to the tokens ``[n, T, match_width]`` that matches compare."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to match by")
+
     def get_config(self) -> dict[str, Any]:
         """Everything needed to make this tower again, what ``adapt`` learnt included (JSON values only)."""
         return {
@@ -109,5 +124,6 @@ class Tower(keras.layers.Layer):
             "columns": self.columns,
             "side": self.side,
             "dim": self.dim,
+            "fused": self.fused,
             "share": self.share.name if self.share is not None else None,
         }

@@ -116,6 +116,11 @@ class PretrainedTower(Tower):
             raise ValueError(f'encoder has the keys {", ".join(options) or "none"}; expected "source" among them')
         return type(self).load(**{"trainable_blocks": trainable_blocks, **options})
 
+    @property
+    def match_width(self) -> int:  # type: ignore[override]
+        """The encoder's width."""
+        return self.encoder.width
+
     def embed(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """Features through the encoder's frozen blocks; floats in half precision."""
         return {
@@ -123,27 +128,30 @@ class PretrainedTower(Tower):
             for name, value in self.encoder.lower(features, self.output_kind).items()
         }
 
+    @property
+    def pretrained_weights(self) -> list[Any]:
+        """The encoder's trainable weights; of the owner alone."""
+        return self.encoder.trainable_weights if self.share is None else []
+
     def embed_config(self) -> dict[str, Any]:
-        """All but what comes after ``embed``: another projection takes the same features."""
-        after = ("share", "dim", "hidden", "dropout")
-        config = {key: value for key, value in self.get_config().items() if key not in after}
-        return {**config, "encoder": self._encoder_config()}
+        """The encoder and what is kept of it; not the projection: another one takes the same features."""
+        return {"columns": self.columns, "encoder": self._encoder_config(), "output": self.output_kind}
 
     def embed_state(self) -> bytes:
         """A digest of the encoder's frozen weights."""
         return self.encoder.embed_state()
 
-    def encode(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """What ``embed`` gave to the encoder's own tokens ``[n, T, width]``, before the projection."""
+    def match_tokens(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
+        """What ``embed`` gave to the encoder's own tokens ``[n, T, match_width]``, before the projection."""
         full = {
             name: tf.cast(value, self.encoder.compute_dtype) if value.dtype.is_floating else value
             for name, value in features.items()
         }
         return self.encoder(full, training=training, output=self.output_kind)
 
-    def call(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
-        """What ``embed`` gave to tokens ``[n, T, dim]``."""
-        values, mask = self.encode(features, training)
+    def call(self, features: Mapping[str, Any] | Tokens, training: bool = False) -> Tokens:
+        """What ``embed`` gave to tokens ``[n, T, dim]``; ``features`` may be what ``match_tokens`` made of it."""
+        values, mask = features if isinstance(features, Tokens) else self.match_tokens(features, training)
         values = self.norm(values)
         for dense in self.project:
             values = dense(self.drop(values, training=training))

@@ -74,6 +74,10 @@ class PretrainedTextTower(PretrainedTower):
         text = tf.strings.join(columns, SEPARATOR) if len(columns) > 1 else columns[0]
         return self.encoder.preprocess(text, self.max_tokens)
 
+    def embed_config(self) -> dict[str, Any]:
+        """See ``PretrainedTower``."""
+        return {**super().embed_config(), "max_tokens": self.max_tokens}
+
     def get_config(self) -> dict[str, Any]:
         """See ``PretrainedTower``."""
         return {**super().get_config(), "max_tokens": self.max_tokens}

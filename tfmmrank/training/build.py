@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from tfmmrank.fusion import fusions
+from tfmmrank.matching import matches
 from tfmmrank.ranker import Ranker
-from tfmmrank.registry import options_of
+from tfmmrank.registry import nearest, options_of
 from tfmmrank.schema import Recipe, RecipeError
 from tfmmrank.stack import keras
 from tfmmrank.towers import Tower, towers
@@ -24,12 +25,13 @@ def seed_everything(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
+def build_ranker(recipe: Recipe, data: Any | None = None, progress: bool = True) -> Ranker:
     """Makes the towers, fusion and cross tower that a recipe's ``model`` part names, seeded by ``train.seed``.
 
     Args:
         recipe: the recipe.
         data: a ``Prepared`` dataset to ``adapt`` to; None leaves the ranker unadapted.
+        progress: whether adapting shows progress bars.
 
     Raises:
         RecipeError: for an unknown tower or fusion, an option that its class does not take, or a wrong share.
@@ -47,32 +49,57 @@ def build_ranker(recipe: Recipe, data: Any | None = None) -> Ranker:
         options = {"dim": model.dim, **config.options}
         made[name] = _make(
             f"model.towers.{name}", towers, config.kind,
-            dict(columns=config.columns, side=config.side, share=share, name=name, **options),
+            dict(columns=config.columns, side=config.side, share=share, name=name, fused=config.fused, **options),
         )  # fmt: skip
     fusion = _make("model.fusion", fusions, model.fusion.kind, {"dim": model.dim, **model.fusion.options})
-    ranker = Ranker(
+    match = [
+        _make(
+            f"model.match.{name}", matches, each.kind, dict(query=each.query, item=each.item, name=name, **each.options)
+        )
+        for name, each in model.match.items()
+    ]
+    ranker = _of_parts(
         [made[name] for name in model.towers],
         fusion,
         cross_layers=model.cross.layers,
         cross_projection=model.cross.projection_dim,
         deep=model.cross.deep,
         dropout=model.cross.dropout,
+        context=model.context.model_dump() if model.context is not None else None,
+        match=match,
+        modality_dropout=model.modality_dropout,
     )
-    return ranker.adapt(data) if data is not None else ranker
+    return ranker.adapt(data, progress) if data is not None else ranker
+
+
+def _of_parts(*parts: Any, **options: Any) -> Ranker:
+    try:
+        return Ranker(*parts, **options)
+    except ValueError as error:
+        raise RecipeError(f"model: {error}") from error
 
 
 def _make(where: str, registry: Any, kind: str, options: dict[str, Any]) -> Any:
     try:
-        cls = registry[kind]
-        known = options_of(cls)
-        for option in options:
-            if option not in known:
-                raise ValueError(f'"{kind}" has no option "{option}"; options: {", ".join(sorted(known))}')
-            if not _is_of(options[option], known[option]):
-                raise ValueError(f"{option} is {options[option]!r}; expected {_in_words(known[option])}")
-        return cls(**options)
+        for option, value in options.items():
+            check_option(registry, kind, option, value)
+        return registry[kind](**options)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}: {error}") from error
+
+
+def check_option(registry: Any, kind: str, option: str, value: Any) -> None:
+    """Checks a recipe's option of a tower or fusion against the class's ``__init__``.
+
+    Raises:
+        ValueError: for an unknown kind, an option that its class does not take, or a value of another type.
+    """
+    known = options_of(registry[kind])
+    if option not in known:
+        hint = nearest(option, list(known))
+        raise ValueError(f'"{kind}" has no option "{option}"{hint}; options: {", ".join(sorted(known))}')
+    if not _is_of(value, known[option]):
+        raise ValueError(f"{option} is {value!r}; expected {_in_words(known[option])}")
 
 
 def _is_of(value: Any, expected: Any) -> bool:

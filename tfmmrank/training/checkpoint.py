@@ -56,10 +56,16 @@ class ResumableTraining(keras.callbacks.Callback):
         Raises:
             ValueError: when it is of another model, other data or other training options.
         """
-        model.optimizer.build(model.trainable_variables)
+        model.build_optimizers()
         self._packed = tf.Variable("", dtype=tf.string)
         generators = {f"rng_{i}": generator for i, generator in enumerate(_random_generators(model))}
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, state=self._packed, **generators)
+        checkpoint = tf.train.Checkpoint(
+            model=model,
+            optimizer=model.optimizer,
+            encoder_optimizer=model.encoder_optimizer or model.optimizer,
+            state=self._packed,
+            **generators,
+        )
         self.manager = tf.train.CheckpointManager(checkpoint, str(self.directory), max_to_keep=2)
         best = tf.train.Checkpoint(model=model)
         self.best = tf.train.CheckpointManager(best, str(self.directory / "best"), max_to_keep=1)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,21 @@ from tfmmrank.training.checkpoint import ResumableTraining
 OPTIMIZERS = ["adadelta", "adagrad", "adam", "adamax", "adamw", "ftrl", "nadam", "rmsprop", "sgd"]
 
 
-def make_optimizer(config: TrainConfig) -> Any:
+def make_optimizer(config: TrainConfig, steps: int | None = None, learning_rate: float | None = None) -> Any:
     """The optimizer that a recipe names: ``adam``, ``adamw``, ``adagrad``, … with clipping and weight decay.
+
+    Args:
+        config: the recipe's train part.
+        steps: in all the epochs, over which a cosine schedule falls to zero; None: the rate stays.
+        learning_rate: instead of the recipe's.
 
     Raises:
         ValueError: for a name that Keras does not know.
     """
-    options: dict[str, Any] = {"learning_rate": config.learning_rate, "is_legacy_optimizer": False}
+    rate: Any = config.learning_rate if learning_rate is None else learning_rate
+    if config.schedule == "cosine" and steps is not None:
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    options: dict[str, Any] = {"learning_rate": rate, "is_legacy_optimizer": False}
     if config.clip_norm is not None:
         options["global_clipnorm"] = config.clip_norm
     if config.weight_decay:
@@ -43,7 +52,14 @@ def make_optimizer(config: TrainConfig) -> Any:
 
 
 def fit(
-    ranker: Any, config: TrainConfig, data: Any, run: str | Path, *, resume: bool = True, progress: bool = True
+    ranker: Any,
+    config: TrainConfig,
+    data: Any,
+    run: str | Path,
+    *,
+    resume: bool = True,
+    progress: bool = True,
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, list[float]]:
     """Trains an adapted ranker and leaves the best epoch's weights in it and under ``run/ranker``.
 
@@ -54,6 +70,8 @@ def fit(
         run: folder for checkpoints, TensorBoard logs, ``history.json`` and ``ranker/``.
         resume: whether to go on from the last checkpoint in ``run``; False starts afresh.
         progress: whether to show Keras's progress bar.
+        callbacks: Keras callbacks of your own. They run after those that keep checkpoints, and see the epochs trained
+            by this call alone; what they raise ends the training, which then can be resumed.
 
     Returns:
         History: ``{"loss": [...], "val_ndcg@10": [...], ...}``, one value an epoch.
@@ -77,8 +95,13 @@ def fit(
 
     seed_everything(config.seed)
     ranker.build_from_columns()
+    slow = config.encoder_learning_rate
     ranker.compile(
-        make_optimizer(config), config.loss, loss_options=config.loss_options, jit_compile=config.jit_compile
+        make_optimizer(config, steps * config.epochs),
+        config.loss,
+        loss_options=config.loss_options,
+        jit_compile=config.jit_compile,
+        encoder_optimizer=make_optimizer(config, steps * config.epochs, slow) if slow is not None else None,
     )
     of = _fingerprint(ranker, config, batches, replicas)
     keeper = ResumableTraining(
@@ -96,7 +119,7 @@ def fit(
             # random state would move on, and a resumed run would differ.
             steps_per_epoch=steps - skip if replicas > 1 or skip else None,
             validation_steps=-(-len(valid) // replicas) if valid is not None and replicas > 1 else None,
-            callbacks=[keeper, keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False)],
+            callbacks=[keeper, keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False), *callbacks],
             verbose=_verbosity(progress),
         )
 
@@ -112,7 +135,8 @@ def fit(
 
 def _fingerprint(ranker: Any, config: TrainConfig, batches: ListBatches, replicas: int) -> str:
     """Changes with whatever changes a step: what the towers learnt from data, the lists, the options, the replicas."""
-    options = config.model_dump(mode="json", exclude={"epochs", "patience", "checkpoint_every_steps"})
+    free = {"epochs", "patience", "checkpoint_every_steps"} - ({"epochs"} if config.schedule == "cosine" else set())
+    options = config.model_dump(mode="json", exclude=free)
     model = ranker.get_config()
     del model["name"], model["fusion"]["name"]  # Keras numbers them within a process
     parts = [model, options, replicas, batches.lists.query_ids.tolist()]

@@ -1,5 +1,7 @@
 import io
 import json
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
@@ -41,27 +43,32 @@ def test_histogram_of_two_colours_by_hand():
     assert mask.tolist() == [[True]]
 
 
-def test_it_is_what_numpy_counts(rng):
-    pixels = rng.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+def _bin_of(red, green, blue):
+    """By the textbook, in fractions; hues are shifted by half a bin."""
+    red, green, blue = (Fraction(int(channel), 255) for channel in (red, green, blue))
+    value, chroma = max(red, green, blue), max(red, green, blue) - min(red, green, blue)
+    if chroma == 0:
+        hue = Fraction(0)
+    elif value == red:
+        hue = (green - blue) / chroma % 6
+    else:
+        hue = (blue - red) / chroma + 2 if value == green else (red - green) / chroma + 4
+    saturation = chroma / value if value else Fraction(0)
+    return _bin(floor(hue * 2 + Fraction(1, 2)) % 12, min(floor(saturation * 4), 3), min(floor(value * 4), 3))
+
+
+def test_it_is_what_counting_by_hand_gives(rng):
+    """Few levels a channel, so that many pixels are on the border of two bins."""
+    pixels = np.concatenate([rng.integers(0, 256, (1, 32, 16, 3)), rng.integers(0, 6, (1, 32, 16, 3)) * 51], 2)
     encoder = ColourEncoder(size=32, grid=2)
-    features = {"pixels": tf.constant(pixels), "present": tf.constant([True])}
+    features = {"pixels": tf.constant(pixels.astype(np.uint8)), "present": tf.constant([True])}
     got = encoder(encoder.lower(features, "tokens"), output="tokens").values.numpy()[0]
-    hue, saturation, value = (channel.ravel() for channel in np.moveaxis(_hsv(pixels[0]), -1, 0))
-    for cell, (rows, columns) in enumerate(
-        (y, x) for y in (slice(0, 16), slice(16, 32)) for x in (slice(0, 16), slice(16, 32))
-    ):
-        inside = np.zeros((32, 32), bool)
-        inside[rows, columns] = True
-        sample = np.stack([(hue * 12 + 0.5) % 12, saturation * 4, value * 4], -1)[inside.ravel()]
-        counts, _ = np.histogramdd(sample, bins=(12, 4, 4), range=((0, 12), (0, 4), (0, 4)))
-        # A pixel on a bin's edge may fall to either side of it, by float32's rounding.
-        np.testing.assert_allclose(got[cell] ** 2 * 256, counts.ravel(), atol=2)
-
-
-def _hsv(pixels):
-    import colorsys
-
-    return np.array([[colorsys.rgb_to_hsv(*(pixel / 255.0)) for pixel in row] for row in pixels])
+    expected = np.zeros((4, 192))
+    for y, x in np.ndindex(32, 32):
+        expected[2 * (y // 16) + x // 16, _bin_of(*pixels[0, y, x])] += 1
+    np.testing.assert_allclose(got, np.sqrt(expected / 256), atol=1e-6)
+    compiled = tf.function(lambda batch: encoder.lower(batch, "tokens"), jit_compile=True)(features)
+    np.testing.assert_array_equal(compiled["vectors"][0], got)
 
 
 def test_a_vector_has_length_one_and_the_pooled_one_is_the_whole(rng):

@@ -58,7 +58,7 @@ class PictureEncoder(Encoder):
     def preprocess(self, raw: Any) -> dict[str, Any]:
         """Encoded pictures, string ``[n]``, to ``{"pixels": uint8 [n, size, size, 3], "present": bool [n]}``.
 
-        JPEG and PNG; see ``decode_pictures`` for what counts as missing.
+        JPEG, PNG and WebP; see ``decode_pictures`` for what counts as missing.
         """
         pixels, present = decode_pictures(raw, self.size, self.crop, self.resize_method)
         return {"pixels": pixels, "present": present}

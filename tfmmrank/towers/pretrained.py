@@ -39,6 +39,7 @@ class PretrainedTower(Tower):
 
     encoders: Registry
     load: Callable[..., Encoder]
+    shared_options = ("encoder", "trainable_blocks", "hidden", "dropout")
 
     def __init__(
         self,

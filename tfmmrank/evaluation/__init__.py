@@ -1,5 +1,7 @@
 """Is it better, and how sure is that: metrics per query, baselines, intervals, the report. Needs no TensorFlow."""
 
+from tfmmrank.evaluation.ablation import ablate
+from tfmmrank.evaluation.ablation_table import AblationTable
 from tfmmrank.evaluation.baselines import Baseline, Oracle, Popularity, Random, fit_baselines
 from tfmmrank.evaluation.bm25 import BM25, tokenize
 from tfmmrank.evaluation.bootstrap import Difference, Interval, confidence_interval, paired_difference
@@ -11,6 +13,7 @@ from tfmmrank.evaluation.tables import Table, compare
 
 __all__ = [
     "BM25",
+    "AblationTable",
     "Baseline",
     "Difference",
     "Interval",
@@ -19,6 +22,7 @@ __all__ = [
     "Popularity",
     "Random",
     "Table",
+    "ablate",
     "auc",
     "average_precision",
     "compare",

@@ -35,6 +35,13 @@ BEFORE = ("bm25", "popularity", "random")
     default=None,
     help="Write a page into this folder: curves, table, slices, ranked pictures. Implies --baselines.",
 )
+@click.option(
+    "--ablate", "part", type=click.Choice(["masked", "retrained", "fusions", "all"]), is_flag=False, flag_value="all",
+    default=None,
+    help="Beside it: the ranker with each modality hidden (masked); trained anew without each (retrained); and with "
+    "each other fusion (fusions). All but masked may take long: every ranker is a training like the first, into "
+    "RUN/ablation; interrupted, the same command goes on. Without a value: all.",
+)  # fmt: skip
 @with_output
 @with_plugins
 def command(
@@ -47,6 +54,7 @@ def command(
     empty: Any,
     baselines: bool,
     report: Path | None,
+    part: str | None,
 ) -> None:
     """Measure the ranker of the training folder RUN on the dataset DATA.
 
@@ -56,8 +64,10 @@ def command(
 
     prepared = Prepared.open(data)
     prepared.lists(split)  # an unknown split is told before TensorFlow is imported
+    if part not in (None, "masked"):
+        _check_recipe(run, prepared)  # and a run that cannot be trained anew
 
-    from tfmmrank.evaluation import compare, scores_of
+    from tfmmrank.evaluation import ablate, compare, scores_of
     from tfmmrank.ranker import Ranker
 
     ranker = Ranker.load_ranker(run / "ranker")
@@ -67,11 +77,27 @@ def command(
     table = compare(prepared, split, systems, k=k, gain=gain, empty=empty)
     found: dict[str, Any] = table.to_dict()
     text = str(table)
+    ablation = None
+    if part is not None:
+        ablation = ablate(
+            run, prepared, split, part, ranker=ranker, scores=systems["model"], progress=output.progress,
+            say=output.say, k=k, gain=gain, empty=empty,
+        )  # fmt: skip
+        found["ablation"] = ablation.to_dict()
+        text += f"\n\n{ablation}"
     if report is not None:
-        page = report_page(report, prepared, table, systems, run)
+        page = report_page(report, prepared, table, systems, run, ablation=ablation)
         found["report"] = str(page)
         text += f"\nreport: {page}"
     output.result(found, text)
+
+
+def _check_recipe(run: Path, data: Any) -> None:
+    """Checks what an ablation is to train by, and says on stderr when the dataset is of another recipe."""
+    from tfmmrank.cli.train import check_data
+    from tfmmrank.evaluation.ablation import recipe_of
+
+    check_data(recipe_of(run), data)
 
 
 def baseline_scores(data: Any, split: str, progress: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -95,6 +121,7 @@ def report_page(
     run: Path,
     title: str | None = None,
     notes: Sequence[str] = (),
+    ablation: Any | None = None,
 ) -> Path:
     """Writes the report of the system ``model``; the look before is the best known baseline's."""
     from tfmmrank.evaluation.report import recipe_facts, write_report
@@ -112,5 +139,6 @@ def report_page(
         before=(before, systems[before]),
         after=("model", systems["model"]),
         notes=notes,
+        ablation=ablation,
         facts=recipe_facts(Recipe.load(recipe)) if recipe.is_file() else None,
     )

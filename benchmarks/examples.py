@@ -5,6 +5,7 @@ The data is looked for in ``../shared/data`` beside the checkout, or in the fold
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,18 +49,10 @@ def load_example(name: str, changes: Mapping[str, Any] | None = None) -> Any:
 
 
 def without_towers(recipe: Any, dropped: tuple[str, ...]) -> Any:
-    """A recipe without some towers, the matches that use them, and the lexical query towers that then serve none."""
-    model = recipe.model
-    match = {name: each for name, each in model.match.items() if not {each.query, each.item} & set(dropped)}
-    used = {name for each in match.values() for name in (each.query, each.item)}
-    towers = {
-        name: tower
-        for name, tower in model.towers.items()
-        if name not in dropped and ((tower.fused and tower.kind != "lexical") or name in used)
-    }
-    hide = {name: rate for name, rate in model.modality_dropout.items() if name in towers}
-    changed = model.model_copy(update={"towers": towers, "match": match, "modality_dropout": hide})
-    return recipe.model_copy(update={"model": changed})
+    """A recipe without some towers, and without what then serves nothing."""
+    from tfmmrank.evaluation.ablation_recipes import without
+
+    return functools.reduce(without, dropped, recipe)
 
 
 def query_folds(name: str, folds: int, seed: int, out: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfmmrank.evaluation import compare, fit_baselines, labels_of, metrics, write_report
+from tfmmrank.evaluation import AblationTable, compare, fit_baselines, labels_of, metrics, write_report
 from tfmmrank.evaluation.charts import history_chart, systems_chart
 from tfmmrank.evaluation.metrics import PerQuery
 from tfmmrank.evaluation.report import _FOLDERS
@@ -94,9 +94,22 @@ def test_shop_texts_are_escaped(tiny_data, tmp_path):
     assert Page(page).open == []
 
 
+def test_a_section_for_the_ablation(tiny_data, tmp_path):
+    labels = labels_of(tiny_data, "test")
+    table = compare(tiny_data, "test", {"model": labels, "masked <b>": labels}, resamples=10)
+    ablation = AblationTable(table, {"masked": ["masked <b>"]}, {"without <b>": "it is the only one"})
+    page = report(tiny_data, tmp_path, ablation=ablation).read_text("utf-8")
+    assert Page(page).open == []
+    assert "What each part brings" in page
+    assert "hidden while scoring, nothing trained anew</th>" in page
+    assert '<th scope="row">masked &lt;b&gt;</th>' in page
+    assert "without &lt;b&gt;: left out, because it is the only one." in page
+
+
 def test_without_catalogue_history_and_query_text(letor_data, tmp_path):
     page = report(letor_data, tmp_path / "deep" / "er", history=None).read_text("utf-8")
     assert "Training" not in page
+    assert "What each part brings" not in page
     assert "no picture" not in page
     assert "item 1 of the list" in page
     assert "Nothing was left out" in page

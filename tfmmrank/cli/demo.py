@@ -19,7 +19,6 @@ import numpy as np
 
 from tfmmrank.cli.evaluate import baseline_scores, report_page
 from tfmmrank.cli.output import Output, with_output
-from tfmmrank.cli.train import keep_recipe
 
 MARKER = "demo.json"
 MODEL = "shop"
@@ -143,6 +142,7 @@ def _single_modalities(recipe: Any) -> dict[str, Any]:
 
 
 def _train(recipe: Any, data: Any, run: Path, progress: bool) -> Any:
+    from tfmmrank.runs import keep_recipe
     from tfmmrank.training import build_ranker, fit
 
     keep_recipe(recipe, run)

@@ -40,6 +40,13 @@ BEFORE = ("bm25", "popularity", "random")
     default=None,
     help="Write a page into this folder: curves, table, slices, ranked pictures. Implies --baselines simple.",
 )
+@click.option(
+    "--ablate", "part", type=click.Choice(["masked", "retrained", "fusions", "all"]), is_flag=False, flag_value="all",
+    default=None,
+    help="Beside it: the ranker with each modality hidden (masked); trained anew without each (retrained); and with "
+    "each other fusion (fusions). All but masked may take long: every ranker is a training like the first, into "
+    "RUN/ablation; interrupted, the same command goes on. Without a value: all.",
+)  # fmt: skip
 @with_output
 @with_plugins
 def command(
@@ -52,6 +59,7 @@ def command(
     empty: Any,
     baselines: str | None,
     report: Path | None,
+    part: str | None,
 ) -> None:
     """Measure the ranker of the training folder RUN on the dataset DATA.
 
@@ -61,8 +69,10 @@ def command(
 
     prepared = Prepared.open(data)
     prepared.lists(split)  # an unknown split is told before TensorFlow is imported
+    if part not in (None, "masked"):
+        _check_recipe(run, prepared)  # and a run that cannot be trained anew
 
-    from tfmmrank.evaluation import compare, fit_baselines, scores_of
+    from tfmmrank.evaluation import ablate, compare, fit_baselines, scores_of
     from tfmmrank.ranker import Ranker
 
     ranker = Ranker.load_ranker(run / "ranker")
@@ -75,12 +85,28 @@ def command(
     chosen = {other.name: other.chosen for other in others if hasattr(other, "chosen")}
     found: dict[str, Any] = {**table.to_dict(), "chosen": {name: asdict(trial) for name, trial in chosen.items()}}
     text = "\n".join([str(table), *(f"{name}: {trial}" for name, trial in chosen.items())])
+    ablation = None
+    if part is not None:
+        ablation = ablate(
+            run, prepared, split, part, ranker=ranker, scores=systems["model"], progress=output.progress,
+            say=output.say, k=k, gain=gain, empty=empty,
+        )  # fmt: skip
+        found["ablation"] = ablation.to_dict()
+        text += f"\n\n{ablation}"
     if report is not None:
         notes = [f"{name} was chosen on the validation lists: {trial}." for name, trial in chosen.items()]
-        page = report_page(report, prepared, table, systems, run, notes=notes)
+        page = report_page(report, prepared, table, systems, run, notes=notes, ablation=ablation)
         found["report"] = str(page)
         text += f"\nreport: {page}"
     output.result(found, text)
+
+
+def _check_recipe(run: Path, data: Any) -> None:
+    """Checks what an ablation is to train by, and says on stderr when the dataset is of another recipe."""
+    from tfmmrank.cli.train import check_data
+    from tfmmrank.evaluation.ablation import recipe_of
+
+    check_data(recipe_of(run), data)
 
 
 def baseline_scores(data: Any, split: str, progress: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -104,6 +130,7 @@ def report_page(
     run: Path,
     title: str | None = None,
     notes: Sequence[str] = (),
+    ablation: Any | None = None,
 ) -> Path:
     """Writes the report of the system ``model``; the look before is the best known baseline's."""
     from tfmmrank.evaluation.report import recipe_facts, write_report
@@ -121,5 +148,6 @@ def report_page(
         before=(before, systems[before]),
         after=("model", systems["model"]),
         notes=notes,
+        ablation=ablation,
         facts=recipe_facts(Recipe.load(recipe)) if recipe.is_file() else None,
     )

@@ -3,6 +3,8 @@
 Importing this needs no TensorFlow; the baselines that read by a ranker's towers do when they are used.
 """
 
+from tfmmrank.evaluation.ablation import ablate
+from tfmmrank.evaluation.ablation_table import AblationTable
 from tfmmrank.evaluation.baselines import Baseline, Oracle, Popularity, Random, fit_baselines
 from tfmmrank.evaluation.bm25 import BM25, tokenize
 from tfmmrank.evaluation.bootstrap import Difference, Interval, confidence_interval, holm, paired_difference
@@ -21,6 +23,7 @@ from tfmmrank.evaluation.zero_shot import ZeroShot
 __all__ = [
     "BM25",
     "DNN",
+    "AblationTable",
     "Baseline",
     "Difference",
     "Interval",
@@ -33,6 +36,7 @@ __all__ = [
     "Table",
     "Trial",
     "ZeroShot",
+    "ablate",
     "auc",
     "average_precision",
     "compare",

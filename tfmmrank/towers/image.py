@@ -45,6 +45,10 @@ class ImageTower(Tower):
         [[True], [False]]
     """
 
+    shared_options = (
+        "size", "width", "backbone", "weights", "trainable_backbone", "frozen_batch_norm", "dropout", "aspects",
+    )  # fmt: skip
+
     def __init__(
         self,
         columns: Iterable[str],

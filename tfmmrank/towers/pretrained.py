@@ -40,6 +40,7 @@ class PretrainedTower(Tower):
     encoders: Registry
     encoder_class: type[Encoder]
     load: Callable[..., Encoder]
+    shared_options = ("encoder", "trainable_blocks", "hidden", "dropout")
 
     encoder: Encoder
     norm: Any

@@ -1,8 +1,9 @@
-"""How well the example recipes rank real data: train, measure on the test split, export, ask over gRPC.
+"""How well the example recipes rank real data, beside what people use today, on the same lists.
 
-Run as ``python -m benchmarks [NAME ...]``. Prints a table for each recipe and one JSON object at the end, which it also
-writes to ``runs/bench/results.json``. The evaluation data is looked for in ``../shared/data`` beside the checkout, or
-in the folder that ``TFMMRANK_DATA`` names.
+Run as ``python -m benchmarks [SECTION ...]``; the sections are those of ``SECTIONS``. Each prints its tables and
+writes ``runs/bench/SECTION.json``; killed, the same command goes on with the trainings that are left.
+``benchmarks.pages`` then writes the figures into docs/quality.md and the READMEs. Recipes were chosen on validation
+lists.
 """
 
 from __future__ import annotations
@@ -13,95 +14,251 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
+import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = ("fashion", "crowd", "mq2008")
-_DEFAULT_DATA = "../../shared/data"  # as the examples write it, relative to themselves
+from benchmarks.examples import (
+    ROOT,
+    data_folder,
+    hold_out_items,
+    load_example,
+    query_folds,
+    without_pictures,
+    without_towers,
+)
+
+FOLDS = 5
+#: What a single-modality ranker leaves out, by example.
+SINGLE = {
+    "fashion": {"text only": ("image", "colours"), "picture only": ("title", "title_words")},
+    "crowd": {"title only": ("description", "description_words")},
+}
+_HELD_OUT, _WITHOUT_PICTURE = 0.2, 0.5
 
 
-def data_folder() -> Path:
-    """The folder of the evaluation data."""
-    return Path(os.environ.get("TFMMRANK_DATA", ROOT / "examples" / _DEFAULT_DATA)).resolve()
+class Bench:
+    """Trains, remembers what is trained, and measures.
+
+    Args:
+        out: folder of datasets, runs and results.
+        seeds: every ranker is trained with each of them, and its NDCG is the mean.
+        progress: whether to show progress bars.
+    """
+
+    def __init__(self, out: Path, seeds: Sequence[int] = (0, 1, 2), progress: bool = True) -> None:
+        self.out, self.seeds, self.progress = out, list(seeds), progress
+
+    def prepare(self, recipe: Any, name: str) -> Any:
+        """The recipe's dataset under ``out/data/NAME``; what encoders made of unchanged items is kept."""
+        from tfmmrank.data import prepare
+
+        return prepare(recipe, self.out / "data" / name, progress=False)
+
+    def train(self, recipe: Any, data: Any, run: str, seed: int) -> Any:
+        """A ranker trained by a recipe, into ``out/runs/RUN-SEED``; done before, it is read."""
+        from tfmmrank.training import build_ranker, fit
+
+        folder = self.out / "runs" / f"{run}-{seed}"
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+        started = time.monotonic()
+        ranker = build_ranker(recipe, data, self.progress)
+        try:
+            history = fit(ranker, recipe.train, data, folder, progress=False)
+        except ValueError:  # of another recipe or dataset: an earlier bench
+            history = fit(ranker, recipe.train, data, folder, resume=False, progress=False)
+        best = max(history["val_ndcg@10"])
+        print(f"   {folder.name}: valid {best:.4f}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        return ranker
+
+    def table(self, data: Any, recipes: Mapping[str, Any], run: str, peers: str | None = "all") -> tuple[Any, Any]:
+        """Rankers by recipe, mean of the seeds, and peers on the test lists.
+
+        Args:
+            data: the dataset.
+            recipes: by system; the first is the reference of differences.
+            run: begins the runs' names.
+            peers: what ``fit_baselines`` takes as ``systems``; None: no peers.
+
+        Returns:
+            The table, and the first recipe's ranker of the first seed.
+        """
+        from tfmmrank.evaluation import compare, fit_baselines, scores_of
+
+        first, tables = None, []
+        for seed in self.seeds:
+            scores = {}
+            for system, recipe in recipes.items():
+                ranker = self.train(recipe, data, f"{run}-{system.replace(' ', '-')}", seed)
+                first = first if first is not None else ranker
+                scores[system] = scores_of(ranker, data, "test")
+            tables.append(compare(data, "test", scores))
+        systems = {}
+        if peers is not None:
+            for peer in fit_baselines(data, first, progress=self.progress, systems=peers):
+                systems[peer.name] = peer.scores(data, "test")
+        return mean_table(tables, compare(data, "test", systems) if systems else None), first
 
 
-def load_example(name: str) -> Any:
-    """An example's recipe, reading from ``data_folder()``."""
-    from tfmmrank.schema import Recipe
+def mean_table(tables: Sequence[Any], peers: Any | None = None) -> Any:
+    """One table of several of the same systems, each query's metrics being their mean; and of other systems."""
+    from tfmmrank.evaluation.metrics import PerQuery
+    from tfmmrank.evaluation.tables import make_table
 
-    text = (ROOT / "examples" / f"{name}.yaml").read_text("utf-8")
-    content = yaml.safe_load(text.replace(_DEFAULT_DATA, str(data_folder())))
-    return Recipe.from_dict(content, root=ROOT / "examples", source=f"examples/{name}.yaml")
+    first = tables[0]
+    values: dict[str, dict[str, Any]] = {}
+    for system in first.rows:
+        values[system] = {}
+        for metric in first.metric_names:
+            some = first.per_query(system, metric)
+            mean = np.mean([table.per_query(system, metric).values for table in tables], axis=0)
+            values[system][metric] = PerQuery(mean, some.name, some.convention)
+    for system in peers.rows if peers is not None else ():
+        values[system] = peers.rows[system].metrics
+    return make_table(first.dataset, first.split, values, first.query_ids, first.reference)
 
 
-def run_example(
-    name: str, out: Path, epochs: int | None = None, seed: int = 0, progress: bool = True
-) -> dict[str, Any]:
-    """Runs one example and returns its figures."""
-    from tfmmrank.cli.demo import ask_over_grpc
-    from tfmmrank.cli.evaluate import baseline_scores
-    from tfmmrank.data import prepare
-    from tfmmrank.evaluation import compare, scores_of
-    from tfmmrank.evaluation.metrics import TIES_AVERAGED
-    from tfmmrank.export import export
-    from tfmmrank.training import build_ranker, fit
+def fashion(bench: Bench) -> dict[str, Any]:
+    """Pictures, titles without colour, type and gender: peers, and single modalities."""
+    return _example(bench, "fashion")
 
-    started = time.monotonic()
+
+def crowd(bench: Bench) -> dict[str, Any]:
+    """Human judgements of few queries: peers, and the title alone."""
+    return _example(bench, "crowd")
+
+
+def _example(bench: Bench, name: str) -> dict[str, Any]:
     recipe = load_example(name)
-    chosen = {"seed": seed, **({"epochs": epochs} if epochs is not None else {})}
-    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=chosen)})
-    data = prepare(recipe, out / "data", progress=progress)
-    ranker = build_ranker(recipe, data, progress)
-    history = fit(ranker, recipe.train, data, out / "run", resume=False, progress=progress)
-    trained = time.monotonic() - started
-    scores = {"model": scores_of(ranker, data, "test"), **baseline_scores(data, "test", seed)}
-    table = compare(data, "test", scores)
+    data = bench.prepare(recipe, name)
+    alone = {system: without_towers(recipe, dropped) for system, dropped in SINGLE[name].items()}
+    table, ranker = bench.table(data, {"model": recipe, **alone}, name)
     print(table, flush=True)
-    shutil.rmtree(out / "models", ignore_errors=True)
-    export(ranker, data, out / "models" / name, progress=progress)
-    main = table.per_query("model")
-    figures = {
-        table.main: {system: round(table.mean(system), 4) for system in table.rows},
-        "bm25_ties_averaged": round(table.mean("bm25", table.main + TIES_AVERAGED), 4)
-        if "bm25" in table.rows
-        else None,
-        "interval": [round(table.interval("model").low, 4), round(table.interval("model").high, 4)],
-        "convention": main.convention,
-        "queries": {"used": main.used, "skipped": main.skipped},
-        "epochs": len(history["loss"]),
-        "train_seconds": round(trained, 1),
-        "seed": seed,
-        "date": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} CPU cores",
-    }
-    if len(data.catalogue):
-        figures["grpc_matches"] = ask_over_grpc(out / "models" / name, data, scores["model"]).matches
-    return figures
+    return {**table.to_dict(), "grpc_matches": _served_alike(bench, name, ranker, data)}
+
+
+def _served_alike(bench: Bench, name: str, ranker: Any, data: Any) -> bool:
+    """Whether the exported model, asked over gRPC, gives what ``predict`` gives."""
+    from tfmmrank.cli.demo import ask_over_grpc
+    from tfmmrank.evaluation import scores_of
+    from tfmmrank.export import export
+
+    shutil.rmtree(bench.out / "models" / name, ignore_errors=True)
+    export(ranker, data, bench.out / "models" / name, progress=bench.progress)
+    return ask_over_grpc(bench.out / "models" / name, data, scores_of(ranker, data, "test")).matches
+
+
+def crowd_folds(bench: Bench) -> dict[str, Any]:
+    """Five-fold cross-validation by query over all of crowd's queries, against the zero-shot encoder."""
+    from tfmmrank.evaluation import pool
+
+    tables = []
+    for fold, queries in enumerate(query_folds("crowd", FOLDS, 0, bench.out / "tables" / "crowd_folds")):
+        recipe = load_example("crowd", {"data.queries.table": str(queries)})
+        data = bench.prepare(recipe, "crowd_folds")  # in one folder, so that no fold encodes the items again
+        tables.append(bench.table(data, {"model": recipe}, f"crowd_fold{fold}", peers="simple")[0])
+    table = pool(tables, "crowd, five folds")
+    print(table, flush=True)
+    return table.to_dict()
+
+
+def mq2008(bench: Bench) -> dict[str, Any]:
+    """LETOR's MQ2008 in its five official folds, with list context and without."""
+    from tfmmrank.evaluation import pool
+
+    tables = []
+    for fold in range(FOLDS):
+        part = [str(data_folder() / "mq2008" / f"S{(fold + i) % FOLDS + 1}.txt") for i in range(FOLDS)]
+        files = {"train": part[:3], "valid": part[3:4], "test": part[4:]}
+        recipe = load_example("mq2008", {"data.labels.files": files})
+        data = bench.prepare(recipe, f"mq2008_fold{fold + 1}")
+        without = load_example("mq2008", {"data.labels.files": files, "model.context": None})
+        systems = {"model": recipe, "without list context": without}
+        tables.append(bench.table(data, systems, f"mq2008_fold{fold + 1}")[0])
+    table = pool(tables, "mq2008, five folds")
+    print(table, flush=True)
+    means = {system: float(np.mean([each.mean(system) for each in tables])) for system in table.rows}
+    return {**table.to_dict(), "mean_of_folds": means}
+
+
+def unseen(bench: Bench) -> dict[str, Any]:
+    """Fashion with a fifth of its items held out: lists of them alone, ranked by who has seen them and who has not."""
+    from tfmmrank.evaluation import compare, scores_of
+
+    judgements = hold_out_items("fashion", _HELD_OUT, 0, bench.out / "tables" / "unseen")
+    recipe, whole = load_example("fashion", {"data.labels.table": str(judgements)}), load_example("fashion")
+    tables = []
+    for seed in bench.seeds:
+        scores = {}
+        seen = bench.train(whole, bench.prepare(whole, "fashion"), "fashion-model", seed)
+        data = bench.prepare(recipe, "unseen")
+        scores["items seen in training"] = scores_of(seen, data, "test")
+        scores["items never seen"] = scores_of(bench.train(recipe, data, "unseen-model", seed), data, "test")
+        tables.append(compare(data, "test", scores))
+    table = mean_table(tables)
+    print(table, flush=True)
+    return table.to_dict()
+
+
+def missing(bench: Bench) -> dict[str, Any]:
+    """Fashion with half of the pictures gone at test time, ranked by the ranker that was trained with all."""
+    from tfmmrank.evaluation import compare, scores_of
+
+    items = without_pictures("fashion", _WITHOUT_PICTURE, 0, bench.out / "tables" / "missing")
+    folder = str(data_folder() / "fashion")
+    recipe = load_example("fashion")
+    half = load_example("fashion", {"data.items.table": str(items), "data.items.image_root": folder})
+    text_only = without_towers(recipe, SINGLE["fashion"]["text only"])
+    tables = []
+    for seed in bench.seeds:
+        data = bench.prepare(recipe, "fashion")
+        ranker = bench.train(recipe, data, "fashion-model", seed)
+        text = bench.train(text_only, data, "fashion-text-only", seed)
+        scores = {"all pictures": scores_of(ranker, data, "test"), "text only": scores_of(text, data, "test")}
+        scores["half of the pictures"] = scores_of(ranker, bench.prepare(half, "missing"), "test")
+        tables.append(compare(data, "test", scores))
+    table = mean_table(tables)
+    print(table, flush=True)
+    return table.to_dict()
+
+
+SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "fashion": fashion,
+    "crowd": crowd,
+    "crowd_folds": crowd_folds,
+    "mq2008": mq2008,
+    "unseen": unseen,
+    "missing": missing,
+}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which examples (default: {' '.join(EXAMPLES)})")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"which (default: {' '.join(SECTIONS)})")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
-    parser.add_argument("--epochs", type=int, default=None, help="instead of the recipes'")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
-    for name in options.names:
-        if name not in EXAMPLES:
-            parser.error(f'no example "{name}"; examples: {", ".join(EXAMPLES)}')
+    for name in options.sections:
+        if name not in SECTIONS:
+            parser.error(f'no section "{name}"; sections: {", ".join(SECTIONS)}')
     if not data_folder().is_dir():
         sys.exit(f"benchmarks: the evaluation data is not at {data_folder()}; set TFMMRANK_DATA to its folder")
-    results = {}
-    for name in options.names or EXAMPLES:
-        results[name] = run_example(name, options.out / name, options.epochs, options.seed, not options.quiet)
-    (options.out / "results.json").write_text(json.dumps(results, ensure_ascii=False, indent=1), "utf-8")
-    print(json.dumps(results, ensure_ascii=False))
+    bench = Bench(options.out, options.seeds, not options.quiet)
+    for name in options.sections or SECTIONS:
+        started = time.monotonic()
+        found = {
+            **SECTIONS[name](bench),
+            "seeds": bench.seeds,
+            "machine": f"{os.cpu_count()} CPU cores",
+            "date": date.today().isoformat(),
+            "minutes": round((time.monotonic() - started) / 60, 1),
+        }
+        (options.out / f"{name}.json").write_text(json.dumps(found, ensure_ascii=False, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_a_ranker_with_context_and_modality_dropout_trains_saves_and_hides_in_tr
     scores = ranker(batch).numpy()
     np.testing.assert_array_equal(ranker(batch).numpy(), scores)
     assert not np.allclose(ranker(batch, training=True).numpy(), scores, atol=1e-3)
-    query, item = ranker._encode_batch(batch)
+    _, item = ranker._encode_batch(batch)
     shown = ranker._hidden_at_random(item)
     before, after = item["image"].mask.numpy(), shown["image"].mask.numpy()
     assert before.sum() * 0.4 > after.sum()

@@ -92,6 +92,18 @@ def test_batch_is_what_the_lists_say(shop, ranker, batches):
     assert weights[2:].sum() == 0
 
 
+def test_queries_are_preprocessed_in_parts(shop, ranker, monkeypatch):
+    whole = ListBatches(shop, "train", ranker, progress=False).query
+    monkeypatch.setattr("tfmmrank.data.batches._QUERIES", 7)  # of 24
+    sizes = []
+    preprocess = ranker.preprocess_query
+    monkeypatch.setattr(ranker, "preprocess_query", lambda raw: sizes.append(len(raw["query"])) or preprocess(raw))
+    parts = ListBatches(shop, "train", ranker, progress=False).query
+    assert sizes == [7, 7, 7, 3]
+    for name, value in whole.items():
+        np.testing.assert_array_equal(parts[name], value)
+
+
 def test_epochs_shuffle_by_seed_and_epoch_alone(shop, ranker):
     batches = ListBatches(shop, "train", ranker, batch_size=8, shuffle=True, seed=3, progress=False)
     first = [labels for _, labels, _ in batches.epoch(0)]

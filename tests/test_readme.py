@@ -64,7 +64,8 @@ def test_recipes_page_tower_runs():
 
 @pytest.mark.parametrize("page", READMES)
 def test_figures_have_their_place(page):
-    from benchmarks.readme_figures import figures_table
+    from benchmarks.pages import READMES as LANGUAGES
+    from benchmarks.pages import demo_table
 
     text = (ROOT / page).read_text("utf-8")
     assert text.index("<!-- figures: begin -->") < text.index("<!-- figures: end -->")
@@ -73,10 +74,10 @@ def test_figures_have_their_place(page):
         "ndcg@10": {name: 1 - place / 10 for place, name in enumerate(systems)},
         "intervals": {name: [0.1, 0.2] for name in systems},
         "queries": {"used": 7, "skipped": 1}, "seconds": 12.0, "peak_memory_mb": 99.0,
-        "grpc_matches": True, "grpc": {"queries": 5},
+        "grpc_matches": True, "grpc": {"queries": 5}, "seed": 3, "machine": "2 CPU cores", "date": "2026-11-21",
     }  # fmt: skip
-    table = figures_table(found, page)
+    table = demo_table(found, LANGUAGES[page])
     assert table.count("0.100 – 0.200") == 8
     assert "0.900" in table.splitlines()[3]
     with pytest.raises(ValueError, match="did not match"):
-        figures_table({**found, "grpc_matches": False}, page)
+        demo_table({**found, "grpc_matches": False}, LANGUAGES[page])

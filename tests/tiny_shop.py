@@ -40,6 +40,10 @@ class MemoryCatalogue:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def columns(self):
+        return list(self._columns)
+
     def row_of(self, ids):
         return np.array([self._rows.get(item, -1) for item in ids], np.int32)
 

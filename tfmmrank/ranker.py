@@ -234,11 +234,28 @@ class Ranker(tfrs.Model):
         """The tokens, with whole modalities of single items masked: of the fusion and of matches together."""
         shown = dict(item)
         for name, drop in self._hide.items():
-            keys = [key for key in (name, name + _MATCH) if key in item]
-            shown_at = drop(tf.ones_like(item[keys[0]].mask[..., :1], tf.float32), training=True) > 0
-            for key in keys:
-                shown[key] = Tokens(item[key].values, item[key].mask & shown_at)
+            first = item[name] if name in item else item[name + _MATCH]
+            shown_at = drop(tf.ones_like(first.mask[..., :1], tf.float32), training=True) > 0
+            shown = _hidden(shown, name, shown_at)
         return shown
+
+    def scores_hiding(self, batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """Scores of a batch as if its items lacked one modality, for each in turn; the items are encoded once.
+
+        Args:
+            batch: as ``call`` takes it.
+            names: item or slot towers, to be hidden from the fusion and from matches.
+
+        Returns:
+            ``{name: [B, L]}``.
+
+        Raises:
+            ValueError: for a name that no item or slot tower has.
+        """
+        for name in names:
+            _check_modality(self.towers, name)
+        query, item = self._encode_batch(batch)
+        return {name: self.score(query, _hidden(item, name), batch["slot_mask"]) for name in names}
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Any:
         """Scores a batch as ``Prepared.dataset`` gives it: float32 ``[B, L]``, ``PADDING_SCORE`` in padding."""
@@ -512,13 +529,21 @@ def _check_towers(given: Sequence[Tower], match: Sequence[Match]) -> None:
 
 def _check_modality_dropout(given: Sequence[Tower], rates: Mapping[str, float]) -> None:
     for name, rate in rates.items():
-        known = [tower.name for tower in given if tower.side != "query"]
-        if name not in known:
-            raise ValueError(
-                f'modality_dropout: no item or slot tower "{name}"{nearest(name, known)}; towers: {", ".join(known)}'
-            )
+        _check_modality(given, name, "modality_dropout: ")
         if not 0 <= rate < 1:
             raise ValueError(f"modality_dropout: the rate of {name} is {rate}; expected one in [0, 1)")
+
+
+def _check_modality(given: Sequence[Tower], name: str, where: str = "") -> None:
+    known = [tower.name for tower in given if tower.side != "query"]
+    if name not in known:
+        raise ValueError(f'{where}no item or slot tower "{name}"{nearest(name, known)}; towers: {", ".join(known)}')
+
+
+def _hidden(item: Mapping[str, Tokens], name: str, shown_at: Any = False) -> dict[str, Tokens]:
+    """The tokens with one modality masked but where ``shown_at``: those that are fused and those of matches."""
+    hidden = {key: Tokens(item[key].values, item[key].mask & shown_at) for key in (name, name + _MATCH) if key in item}
+    return {**item, **hidden}
 
 
 def _of_matches(tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:
@@ -540,8 +565,8 @@ def _read_weights(ranker: Ranker, file: Path) -> None:
     if shapes[0] != shapes[1]:
         differing = next((key for key, *two in zip(keys, *shapes, strict=False) if two[0] != two[1]), "their number")
         raise ValueError(
-            f"{file}: holds {len(values)} weights, and ranker.json makes a ranker of {len(ranker.weights)}; they differ "
-            f"in {differing}: was a part of it changed since?"
+            f"{file}: holds {len(values)} weights, and ranker.json makes a ranker of {len(ranker.weights)}; they "
+            f"differ in {differing}: was a part of it changed since?"
         )
     for weight, value in zip(ranker.weights, values, strict=True):
         weight.assign(value)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tfmmrank.cli.main import FAILED, FINE, run
+from tfmmrank.cli.main import FAILED, FINE, MISUSE, run
 
 ITEMS, QUERIES = 150, 40
 
@@ -118,12 +118,56 @@ def test_data_of_another_recipe_is_told(shop, capsys, tmp_path):
 
 
 def test_evaluate(shop, capsys):
-    found = ask(capsys, "evaluate", shop.run, shop.data, "--baselines", "--k", 5, "--report", shop.root / "report")
+    options = ("--baselines", "--k", 5, "--report", shop.root / "report", "--ablate", "masked")
+    found = ask(capsys, "evaluate", shop.run, shop.data, *options)
     assert list(found["systems"]) == ["model", "random", "popularity", "bm25", "oracle"]
     assert found["main"] == "ndcg@5"
     assert found["systems"]["oracle"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(1.0)
     page = (shop.root / "report" / "index.html").read_text("utf-8")
     assert "NDCG@5" in page
+    masked = [f"masked {name}" for name in ("title", "image", "attributes", "behaviour")]
+    assert found["ablation"]["groups"] == {"masked": masked}
+    assert found["ablation"]["systems"]["model"] == found["systems"]["model"]
+    assert all(name in page for name in masked)
+    assert not (shop.run / "ablation").exists()
+
+
+def test_ablate_alone_is_all_of_it(shop, capsys, monkeypatch):
+    asked = []
+
+    def ablate(run, data, split, part, **options):
+        asked.append((run, split, part, options["k"]))
+        raise ValueError("so far")
+
+    monkeypatch.setattr("tfmmrank.evaluation.ablate", ablate)
+    assert "so far" in fails(capsys, "evaluate", shop.run, shop.data, "--ablate", "--k", 7)
+    assert asked == [(shop.run, "test", "all", 7)]
+    assert "holds no recipe (recipe.yaml is missing)" in fails(capsys, "evaluate", shop.data, shop.data, "--ablate")
+    assert len(asked) == 1
+
+
+def test_evaluate_with_all_baselines(shop, capsys, monkeypatch):
+    """``--baselines all`` asks for them with the ranker, and tells what was chosen."""
+    from tfmmrank import evaluation
+
+    asked = []
+
+    def fit(data, ranker, **options):
+        asked.append((type(ranker).__name__, options["systems"]))
+        learnt = evaluation.Random(1)
+        learnt.name, learnt.chosen = "lambdamart", evaluation.Trial({"num_leaves": 7}, 0.5, 30)
+        return [learnt, evaluation.Random(0)]
+
+    monkeypatch.setattr(evaluation, "fit_baselines", fit)
+    found = ask(capsys, "evaluate", shop.run, shop.data, "--baselines", "all", "--report", shop.root / "all")
+    assert asked == [("Ranker", "all")]
+    assert list(found["systems"]) == ["model", "lambdamart", "random"]
+    assert found["chosen"] == {"lambdamart": {"settings": {"num_leaves": 7}, "valid": 0.5, "rounds": 30}}
+    page = (shop.root / "all" / "index.html").read_text("utf-8")
+    assert "lambdamart was chosen on the validation lists: num_leaves 7; 30 rounds; NDCG@10 0.5000 on valid." in page
+    assert "Gradient-boosted trees" in page
+    assert run(["evaluate", str(shop.run), str(shop.data), "--baselines", "some"]) == MISUSE
+    assert "'some' is not one of 'simple', 'all'" in capsys.readouterr().err
 
 
 def test_evaluate_for_people_names_what_the_numbers_rest_on(shop, capsys):

@@ -38,8 +38,9 @@ def test_misuse_without_tensorflow():
         ["rank", "q", "--items", "a", "--context", "x"],
         ["convert", "data", "test", "out", "--format", "csv"], ["serve", "model", "--port", "99999"],
         ["tune", "a", "b", "c", "--trials", "0"], ["tune", "a", "b", "c", "--timeout", "0"],
+        ["evaluate", "a", "b", "--ablate", "everything"], ["evaluate", "--ablate", "a", "b"],
     )  # fmt: skip
-    assert codes == [MISUSE] * 12
+    assert codes == [MISUSE] * 14
     assert packages == set()
 
 

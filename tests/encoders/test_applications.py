@@ -32,10 +32,10 @@ def test_features_are_those_of_keras(frozen):
 
 
 def test_weights_from_a_file_and_config_round_trip(tmp_path):
-    path = str(tmp_path / "small.weights.h5")
-    first = ApplicationEncoder("small_cnn", size=32)
+    path = str(tmp_path / "network.weights.h5")
+    first = ApplicationEncoder("MobileNet", size=32)
     first.network.save_weights(path)
-    second = ApplicationEncoder("small_cnn", weights=path, size=32)
+    second = ApplicationEncoder("MobileNet", weights=path, size=32)
     config = json.loads(json.dumps(second.get_config()))
     assert config["weights"] is None
     third = ApplicationEncoder.from_config(config)
@@ -43,7 +43,7 @@ def test_weights_from_a_file_and_config_round_trip(tmp_path):
     for encoder in (second, third):
         np.testing.assert_array_equal(first.lower(_features())["vectors"], encoder.lower(_features())["vectors"])
     with pytest.raises(ValueError, match=r"weights absent\.h5: cannot be loaded"):
-        ApplicationEncoder("small_cnn", weights="absent.h5", size=32)
+        ApplicationEncoder("MobileNet", weights="absent.h5", size=32)
 
 
 def test_trained_whole_gives_the_same_and_moves_no_statistics(frozen):
@@ -62,7 +62,7 @@ def test_trained_whole_gives_the_same_and_moves_no_statistics(frozen):
 
 
 def test_compiles_with_xla():
-    encoder = ApplicationEncoder("small_cnn", size=32, trainable_blocks=None)
+    encoder = ApplicationEncoder("MobileNet", size=32, trainable_blocks=None)
     features = encoder.preprocess(tf.constant([encode_picture(), b""]))
     compiled = tf.function(lambda batch: encoder(batch), jit_compile=True)(features)
     np.testing.assert_allclose(encoder(features).values, compiled.values, atol=1e-4)  # XLA rounds differently

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfmmrank.evaluation import confidence_interval, paired_difference
+from tfmmrank.evaluation import confidence_interval, holm, paired_difference
 from tfmmrank.evaluation.bootstrap import bootstrap_means, intervals
 
 
@@ -44,24 +44,51 @@ def test_seeded_and_chunked_alike():
     assert one.high - one.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(3000), rel=0.05)
 
 
-def test_randomisation_test_against_the_exact_one():
+@pytest.mark.parametrize(("queries", "tolerance"), [(10, 1e-12), (16, 0.02)])  # all flips; 4 standard errors of drawn
+def test_randomisation_test_against_the_exact_one(queries, tolerance):
     rng = np.random.default_rng(3)
-    a, b = rng.random(10), rng.random(10) - 0.2
+    a, b = rng.random(queries), rng.random(queries) - 0.2
     exact = stats.permutation_test((a, b), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf)
-    found = paired_difference(a, b, resamples=40_000)
+    found = paired_difference(a, b)
     assert found.mean == pytest.approx((a - b).mean())
-    assert found.p_value == pytest.approx(exact.pvalue, abs=0.01)  # 4 standard errors of 40,000 draws at p = 0.5
-    assert found.queries == 10
+    assert found.p_value == pytest.approx(exact.pvalue, abs=tolerance)
+    assert found.p_floor == (0 if queries == 10 else 1 / 10_001)
+    assert not found.at_floor
+    assert found.queries == queries
 
 
 def test_paired_difference_by_hand():
-    assert paired_difference([1.0, 2, 3], [0.0, 1, 2]).p_value == pytest.approx(2 / 8, abs=0.02)  # ±1 ±1 ±1
+    three = paired_difference([1.0, 2, 3], [0.0, 1, 2])
+    assert three.p_value == 2 / 8  # ±1 ±1 ±1, all tried: two of eight come as far
+    assert not three.at_floor
+    assert paired_difference([1.0, 2, 3], [0.0, 1, 2], resamples=7).p_floor == 1 / 8  # too few to try all
     same = paired_difference([1.0, 2, np.nan], [1.0, 2, 5])
     assert (same.mean, same.low, same.high, same.p_value, same.queries) == (0, 0, 0, 1, 2)
     nothing = paired_difference([np.nan], [1.0])
     assert np.isnan(nothing.p_value)
     assert nothing.queries == 0
-    assert paired_difference(np.ones(200), np.zeros(200)).p_value == pytest.approx(1 / 10_001)  # never 0
+    never = paired_difference(np.ones(200), np.zeros(200))
+    assert never.p_value == pytest.approx(1 / 10_001)  # never 0
+    assert never.at_floor
+
+
+def test_holm_by_hand():
+    # Sorted: 0.01 × 4, 0.02 × 3, 0.03 × 2, 0.5 × 1; each at least as large as the one before.
+    assert holm([0.03, 0.5, 0.01, 0.02]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm([0.4, 0.9]) == [0.8, 0.9]
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([]) == []
+    found = holm([0.02, float("nan"), 0.04])  # what was not tested is not counted
+    assert [found[0], found[2]] == [0.04, 0.04]
+    assert np.isnan(found[1])
+
+
+def test_holm_against_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest", reason="the library to compare with")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        p_values = rng.beta(0.3, 2, rng.integers(1, 15))
+        np.testing.assert_allclose(holm(p_values), multitest.multipletests(p_values, method="holm")[1], rtol=1e-12)
 
 
 def test_bad_arguments():

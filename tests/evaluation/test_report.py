@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfmmrank.evaluation import compare, fit_baselines, labels_of, metrics, write_report
+from tfmmrank.evaluation import AblationTable, compare, fit_baselines, labels_of, metrics, write_report
 from tfmmrank.evaluation.charts import history_chart, systems_chart
 from tfmmrank.evaluation.metrics import PerQuery
 from tfmmrank.evaluation.report import _FOLDERS
@@ -94,9 +94,22 @@ def test_shop_texts_are_escaped(tiny_data, tmp_path):
     assert Page(page).open == []
 
 
+def test_a_section_for_the_ablation(tiny_data, tmp_path):
+    labels = labels_of(tiny_data, "test")
+    table = compare(tiny_data, "test", {"model": labels, "masked <b>": labels}, resamples=10)
+    ablation = AblationTable(table, {"masked": ["masked <b>"]}, {"without <b>": "it is the only one"})
+    page = report(tiny_data, tmp_path, ablation=ablation).read_text("utf-8")
+    assert Page(page).open == []
+    assert "What each part brings" in page
+    assert "hidden while scoring, nothing trained anew</th>" in page
+    assert '<th scope="row">masked &lt;b&gt;</th>' in page
+    assert "without &lt;b&gt;: left out, because it is the only one." in page
+
+
 def test_without_catalogue_history_and_query_text(letor_data, tmp_path):
     page = report(letor_data, tmp_path / "deep" / "er", history=None).read_text("utf-8")
     assert "Training" not in page
+    assert "What each part brings" not in page
     assert "no picture" not in page
     assert "item 1 of the list" in page
     assert "Nothing was left out" in page
@@ -220,10 +233,12 @@ def test_the_verdict_is_the_truth_whichever_way():
     won = verdict_of({"model": high, "bm25": low, "random": low, "oracle": high})
     assert won.sentence.startswith("model ranks better than every other system here: NDCG@10 1.000 against 0.")
     assert won.winner == "model"
+    assert won.sentence.endswith(", p Holm <0.003.")  # three others, none of 1,000 resamples as far
     lost = verdict_of({"model": low, "bm25": high, "random": low})
     assert lost.sentence.startswith("bm25 ranks better than model: NDCG@10 1.000 against 0.")
     assert lost.winner == "bm25"
     even = verdict_of({"model": low, "bm25": low[::-1]})
     assert even.sentence.startswith("No significant difference between model and bm25: NDCG@10 0.")
     assert even.winner == ""
+    assert even.sentence.endswith(", p 1.0000.")  # one comparison needs no correction
     assert verdict_of({"model": high, "oracle": high}).sentence == "model was measured alone: NDCG@10 1.000."

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tfmmrank.evaluation import Oracle, Random, compare, confidence_interval, labels_of, ndcg, query_slices
+from tfmmrank.evaluation import Oracle, Random, compare, confidence_interval, holm, labels_of, ndcg, query_slices
 from tfmmrank.evaluation.tables import p_text, title
 
 
@@ -93,7 +93,42 @@ def test_bad_arguments(tiny_data):
 
 def test_titles_and_p_values():
     assert [title(name) for name in ("ndcg@10", "precision@5", "recall@5", "map")] == ["NDCG@10", "P@5", "R@5", "MAP"]
-    assert [p_text(p) for p in (0.0001, 0.0321, float("nan"))] == ["<0.001", "0.032", "–"]
+    assert [p_text(p) for p in (0.00004, 0.0001, 0.0321, float("nan"))] == ["<0.0001", "0.0001", "0.0321", "–"]
+    at_floor = [p_text(times / 10_001, at_floor=True) for times in (1, 3, 7, 10, 12)]
+    assert at_floor == ["<0.0001", "<0.0003", "<0.0007", "<0.001", "<0.002"]  # rounded up
+    assert p_text(1.0, at_floor=True) == "<1"
+
+
+def test_p_values_are_corrected_for_all_the_systems(table):
+    found = {name: table.rows[name].difference for name in ("noisy", "oracle")}
+    assert [found[name].p_holm for name in found] == holm([found[name].p_value for name in found])
+    assert found["oracle"].at_floor
+    assert found["oracle"].p_value == found["oracle"].p_floor == pytest.approx(1 / 2001)
+    header, body = table.cells()
+    assert header[2:5] == ["− random", "p", "p Holm"]
+    assert body[0][2:5] == ["", "", ""]
+    assert body[2][3:5] == ["<0.0005", "<0.001"]
+    assert "corrected for 2 comparisons (Holm-Bonferroni)" in table.caption
+    content = table.to_dict()["systems"]["oracle"]["difference"]
+    assert (content["p_value"], content["p_floor"]) == (found["oracle"].p_value, found["oracle"].p_floor)
+    assert content["p_holm"] == found["oracle"].p_holm == 2 * found["oracle"].p_value
+
+
+def test_one_comparison_needs_no_correction(demo_data):
+    two = {name: Random(seed).scores(demo_data, "test") for name, seed in (("a", 0), ("b", 1))}
+    found = compare(demo_data, "test", two, resamples=500)
+    assert found.rows["b"].difference.p_holm == found.rows["b"].difference.p_value
+    assert "p Holm" not in str(found)
+    assert "p:" in found.caption
+    assert len({len(line) for line in found.cells()[1]}) == 1
+
+
+def test_ten_systems_that_all_differ_can_be_told_to_at_one_percent(demo_data):
+    labels = labels_of(demo_data, "test")
+    worse = {f"s{i}": [-label + 0.01 * i for label in labels] for i in range(10)}
+    found = compare(demo_data, "test", {"oracle": labels, **worse})
+    assert all(found.rows[name].difference.p_holm < 0.01 for name in worse)
+    assert found.rows["s0"].difference.p_holm == pytest.approx(10 / 10_001)
 
 
 # -- slices ------------------------------------------------------------------------------------------------------------

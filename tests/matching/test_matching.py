@@ -79,7 +79,6 @@ def test_overlap_counts_the_query_s_words(words):
 
 
 def test_words_past_the_room_are_not_matched_and_count_for_the_length(words):
-    item, query = words
     long = " ".join(f"word{i}" for i in range(20))
     features = lexical(words, [long, "word3"], ["word3", "word19"])
     assert features[0, 1, 0] > features[0, 0, 0] > 0
@@ -111,15 +110,14 @@ class _Encoded:
         self.output_kind = output
 
 
-def encoded(rng, output="both", query=(2, 3), item=(2, 4, 5)):
-    match = {"late": LateMatch, "cosine": CosineMatch}
+def encoded(rng, query=(2, 3), item=(2, 4, 5)):
     asked = Tokens(tf.constant(rng.normal(size=(*query, 3)), tf.float32), tf.constant(rng.random(query) < 0.8))
     offered = Tokens(tf.constant(rng.normal(size=(*item, 3)), tf.float32), tf.constant(rng.random(item) < 0.8))
-    return match, asked, offered
+    return asked, offered
 
 
 def test_cosine_and_late_by_numpy(rng):
-    kinds, asked, offered = encoded(rng)
+    asked, offered = encoded(rng)
     q, qm, t, tm = (part.numpy() for part in (*asked, *offered))
     unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     cosine, late = CosineMatch("a", "b"), LateMatch("a", "b")

@@ -30,7 +30,7 @@ def with_options(part: str, **options):
         ("query", {"layers": "two"}, "model.towers.query: layers is 'two'; expected a whole number"),
         ("query", {"dropout": "1e-1"}, "model.towers.query: dropout is '1e-1'; expected a number"),
         ("query", {"pooled": 1}, "model.towers.query: pooled is 1; expected true or false"),
-        ("image", {"backbone": 5}, "model.towers.image: backbone is 5; expected text"),
+        ("image", {"tokens": 5}, "model.towers.image: tokens is 5; expected text"),
         ("attributes", {"hidden": 64}, r"model.towers.attributes: hidden is 64; expected a list of whole numbers"),
         ("attributes", {"hash_buckets": 1.5}, "hash_buckets is 1.5; expected a whole number or null"),
         ("attributes", {"categorical": "brand"}, "categorical is 'brand'; expected a list of text"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ import numpy as np
 
 from tfmmrank.cli.evaluate import baseline_scores, report_page
 from tfmmrank.cli.output import Output, with_output
-from tfmmrank.cli.train import keep_recipe
 
 MARKER = "demo.json"
 MODEL = "shop"
@@ -96,6 +97,7 @@ def run_demo(
     output.say(f"report: {page}")
     result = {**_figures(table), **_grpc_figures(grpc_check), "report": str(page)}
     result["seconds"] = round(time.monotonic() - started, 1)
+    result.update(seed=seed, machine=f"{os.cpu_count()} CPU cores", date=date.today().isoformat())
     result["peak_memory_mb"] = _peak_memory_mb()
     (out / MARKER).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return result
@@ -140,6 +142,7 @@ def _single_modalities(recipe: Any) -> dict[str, Any]:
 
 
 def _train(recipe: Any, data: Any, run: Path, progress: bool) -> Any:
+    from tfmmrank.runs import keep_recipe
     from tfmmrank.training import build_ranker, fit
 
     keep_recipe(recipe, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,24 @@ BEFORE = ("bm25", "popularity", "random")
     "--empty", type=click.Choice(["skip", "zero", "one"]), default="skip", show_default=True,
     help="What NDCG does with a query that has no positive grade.",
 )  # fmt: skip
-@click.option("--baselines", is_flag=True, help="Beside it: random, popularity, BM25 and the oracle.")
+@click.option(
+    "--baselines", type=click.Choice(["simple", "all"]), is_flag=False, flag_value="simple", default=None,
+    help="Beside it: random, popularity, BM25, the cosines of pretrained encoders and the oracle; all: LambdaMART and "
+    "a plain DNN on the same features, too, which takes minutes. Without a value: simple.",
+)  # fmt: skip
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
-    help="Write a page into this folder: curves, table, slices, ranked pictures. Implies --baselines.",
+    help="Write a page into this folder: curves, table, slices, ranked pictures. Implies --baselines simple.",
 )
+@click.option(
+    "--ablate", "part", type=click.Choice(["masked", "retrained", "fusions", "all"]), is_flag=False, flag_value="all",
+    default=None,
+    help="Beside it: the ranker with each modality hidden (masked); trained anew without each (retrained); and with "
+    "each other fusion (fusions). All but masked may take long: every ranker is a training like the first, into "
+    "RUN/ablation; interrupted, the same command goes on. Without a value: all.",
+)  # fmt: skip
 @with_output
 @with_plugins
 def command(
@@ -45,8 +57,9 @@ def command(
     k: int,
     gain: Any,
     empty: Any,
-    baselines: bool,
+    baselines: str | None,
     report: Path | None,
+    part: str | None,
 ) -> None:
     """Measure the ranker of the training folder RUN on the dataset DATA.
 
@@ -56,29 +69,51 @@ def command(
 
     prepared = Prepared.open(data)
     prepared.lists(split)  # an unknown split is told before TensorFlow is imported
+    if part not in (None, "masked"):
+        _check_recipe(run, prepared)  # and a run that cannot be trained anew
 
-    from tfmmrank.evaluation import compare, scores_of
+    from tfmmrank.evaluation import ablate, compare, fit_baselines, scores_of
     from tfmmrank.ranker import Ranker
 
     ranker = Ranker.load_ranker(run / "ranker")
     systems = {"model": scores_of(ranker, prepared, split, progress=output.progress)}
+    others = []
     if baselines or report is not None:
-        systems.update(baseline_scores(prepared, split, output.progress))
+        others = fit_baselines(prepared, ranker, progress=output.progress, systems=baselines or "simple")
+        systems.update({baseline.name: baseline.scores(prepared, split) for baseline in others})
     table = compare(prepared, split, systems, k=k, gain=gain, empty=empty)
-    found: dict[str, Any] = table.to_dict()
-    text = str(table)
+    chosen = {other.name: other.chosen for other in others if hasattr(other, "chosen")}
+    found: dict[str, Any] = {**table.to_dict(), "chosen": {name: asdict(trial) for name, trial in chosen.items()}}
+    text = "\n".join([str(table), *(f"{name}: {trial}" for name, trial in chosen.items())])
+    ablation = None
+    if part is not None:
+        ablation = ablate(
+            run, prepared, split, part, ranker=ranker, scores=systems["model"], progress=output.progress,
+            say=output.say, k=k, gain=gain, empty=empty,
+        )  # fmt: skip
+        found["ablation"] = ablation.to_dict()
+        text += f"\n\n{ablation}"
     if report is not None:
-        page = report_page(report, prepared, table, systems, run)
+        notes = [f"{name} was chosen on the validation lists: {trial}." for name, trial in chosen.items()]
+        page = report_page(report, prepared, table, systems, run, notes=notes, ablation=ablation)
         found["report"] = str(page)
         text += f"\nreport: {page}"
     output.result(found, text)
 
 
+def _check_recipe(run: Path, data: Any) -> None:
+    """Checks what an ablation is to train by, and says on stderr when the dataset is of another recipe."""
+    from tfmmrank.cli.train import check_data
+    from tfmmrank.evaluation.ablation import recipe_of
+
+    check_data(recipe_of(run), data)
+
+
 def baseline_scores(data: Any, split: str, progress: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Scores by the name of the baseline: those that the dataset allows."""
+    """Scores by the name of the baseline: the simple ones that the dataset allows without a ranker."""
     from tfmmrank.evaluation import fit_baselines
 
-    return {found.name: found.scores(data, split) for found in fit_baselines(data, seed, progress=progress)}
+    return {found.name: found.scores(data, split) for found in fit_baselines(data, seed=seed, progress=progress)}
 
 
 def read_history(run: Path) -> dict[str, list[float]] | None:
@@ -95,6 +130,7 @@ def report_page(
     run: Path,
     title: str | None = None,
     notes: Sequence[str] = (),
+    ablation: Any | None = None,
 ) -> Path:
     """Writes the report of the system ``model``; the look before is the best known baseline's."""
     from tfmmrank.evaluation.report import recipe_facts, write_report
@@ -112,5 +148,6 @@ def report_page(
         before=(before, systems[before]),
         after=("model", systems["model"]),
         notes=notes,
+        ablation=ablation,
         facts=recipe_facts(Recipe.load(recipe)) if recipe.is_file() else None,
     )

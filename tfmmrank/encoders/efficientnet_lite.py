@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmmrank.encoders.backbones import freeze_batch_norm
 from tfmmrank.encoders.base import image_encoders
-from tfmmrank.encoders.pictures import PictureEncoder
+from tfmmrank.encoders.pictures import PictureEncoder, freeze_batch_norm
 from tfmmrank.encoders.torch_file import read_torch_file
 from tfmmrank.stack import keras
 
@@ -88,6 +87,10 @@ class EfficientNetLite0Encoder(PictureEncoder):
             block.trainable = index >= self._first_trained
             if self.frozen_batch_norm:
                 freeze_batch_norm(block)
+
+    def frozen_weights(self) -> list[Any]:
+        """The weights of the frozen blocks; not the statistics of the others' batch normalisation."""
+        return [weight for block in self.blocks[: self._first_trained] for weight in block.weights]
 
     def frozen_part(self, pixels: Any) -> Any:
         """Pixels in 0 to 255, scaled, through the stem and the frozen blocks."""

@@ -46,6 +46,10 @@ class HubTextEncoder(TextEncoder):
         if output != "pooled":
             raise ValueError(f'output is "{output}", and a hub module gives one vector; expected "pooled"')
 
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raises ValueError: a module that reads strings cuts them itself."""
+        raise ValueError(f"max_tokens is {max_tokens}, and a hub module cuts texts itself; leave it out")
+
     def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
         """Texts, string ``[n]``, to ``{"vectors": float [n, width], "present": bool [n]}``; missing: empty or blank."""
         present = tf.strings.length(tf.strings.strip(raw)) > 0

@@ -84,14 +84,19 @@ class MultilingualEncoder(TextEncoder):
                 f'MultilingualEncoder "{self.name}": trainable_blocks is {trainable_blocks}; expected 0: its '
                 "embeddings are quantised and cannot be trained"
             )
-        if max_tokens < 3:
-            raise ValueError(
-                f'MultilingualEncoder "{self.name}": max_tokens is {max_tokens}; expected 3 (begin, piece, end) or more'
-            )
+        try:
+            self.check_max_tokens(max_tokens)
+        except ValueError as error:
+            raise ValueError(f'MultilingualEncoder "{self.name}": {error}') from None
         self.width, self.max_tokens, self.sentencepiece = _WIDTH, max_tokens, sentencepiece
         with tf.init_scope():
             self._tokenizer = tf_text.SentencepieceTokenizer(base64.b64decode(sentencepiece), out_type=tf.int32)
             self._begin, self._end = (self._tokenizer.string_to_id(token) for token in ("<s>", "</s>"))
+
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raises ValueError where there is no place for a piece."""
+        if max_tokens < 3:
+            raise ValueError(f"max_tokens is {max_tokens}; expected 3 (begin, piece, end) or more")
 
     def preprocess(self, raw: Any, max_tokens: int | None = None) -> dict[str, Any]:
         """Texts, string ``[n]``, to ``{"ids": int32 [n, max_tokens]}``.

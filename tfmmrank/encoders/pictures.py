@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmmrank.encoders.base import Encoder
 from tfmmrank.encoders.decoding import decode_pictures
-from tfmmrank.stack import tf
+from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
 
 
@@ -58,7 +58,7 @@ class PictureEncoder(Encoder):
     def preprocess(self, raw: Any) -> dict[str, Any]:
         """Encoded pictures, string ``[n]``, to ``{"pixels": uint8 [n, size, size, 3], "present": bool [n]}``.
 
-        JPEG and PNG; see ``decode_pictures`` for what counts as missing.
+        JPEG, PNG and WebP; see ``decode_pictures`` for what counts as missing.
         """
         pixels, present = decode_pictures(raw, self.size, self.crop, self.resize_method)
         return {"pixels": pixels, "present": present}
@@ -104,6 +104,13 @@ class PictureEncoder(Encoder):
             "crop": self.crop,
             "frozen_batch_norm": self.frozen_batch_norm,
         }
+
+
+def freeze_batch_norm(network: Any) -> None:
+    """Makes every batch normalisation of a network use its stored statistics, in training too."""
+    for layer in network._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 class WholePictureEncoder(PictureEncoder):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tfmmrank.encoders.base import Encoder
+from tfmmrank.encoders.base import TextEncoder, find_source
 from tfmmrank.encoders.bert_checkpoint import load_bert, load_minilm, load_preset
 from tfmmrank.encoders.hub import HubTextEncoder
 from tfmmrank.encoders.multilingual import load_multilingual
 from tfmmrank.registry import nearest
 
-# A name, or a prefix with its colon, whose loader gets what comes after it; anything else is a directory.
-TEXT_SOURCES: dict[str, Callable[..., Encoder]] = {
+# See find_source; anything else is a directory.
+TEXT_SOURCES: dict[str, Callable[..., TextEncoder]] = {
     "minilm": load_minilm,
     "multilingual": load_multilingual,
     "preset:": load_preset,
@@ -20,7 +21,7 @@ TEXT_SOURCES: dict[str, Callable[..., Encoder]] = {
 }
 
 
-def load_text_encoder(source: str, **options: object) -> Encoder:
+def load_text_encoder(source: str, **options: Any) -> TextEncoder:
     """Makes a text encoder with pretrained weights.
 
     Args:
@@ -36,11 +37,9 @@ def load_text_encoder(source: str, **options: object) -> Encoder:
         ValueError: for an unknown source, a checkpoint that cannot be read, or an option out of range.
         ImportError: when the package that holds the weights is not installed.
     """
-    if source in TEXT_SOURCES and not source.endswith(":"):
-        return TEXT_SOURCES[source](**options)
-    prefix, colon, rest = source.partition(":")
-    if rest and prefix + colon in TEXT_SOURCES:
-        return TEXT_SOURCES[prefix + colon](rest, **options)
+    make = find_source(TEXT_SOURCES, source)
+    if make is not None:
+        return make(**options)
     if Path(source).is_dir():
         return load_bert(source, **options)
     known = [f"{name}NAME" if name.endswith(":") else name for name in TEXT_SOURCES]

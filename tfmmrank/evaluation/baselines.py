@@ -1,7 +1,9 @@
-"""Rankers to be beaten, on the same lists: random, popularity, BM25; and the oracle, which cannot be."""
+"""Rankers to be beaten, on the same lists: from random to what a shop would run; and the oracle, which cannot be."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from tfmmrank.evaluation.scoring import split_lists
 from tfmmrank.registry import nearest
 
+SYSTEMS = ("simple", "all")
 POPULARITY_COLUMNS = ("past_clicks", "past_purchases", "past_carts", "past_impressions")
 
 
@@ -130,22 +133,74 @@ class Popularity:
         return split_lists(lists, np.where(np.isfinite(values), values, lowest if np.isfinite(lowest) else 0.0))
 
 
-def fit_baselines(data: Any, seed: int = 0, split: str = "train", progress: bool = False) -> list[Baseline]:
-    """The baselines that a dataset allows, fitted: random, popularity and BM25 where there is what they need, oracle.
+def fit_baselines(
+    data: Any,
+    ranker: Any = None,
+    seed: int = 0,
+    split: str = "train",
+    progress: bool = False,
+    systems: str = "simple",
+) -> list[Baseline]:
+    """The baselines that a dataset and a ranker allow, fitted.
+
+    ``simple``: random, popularity, BM25, the ranker's ``cosine`` matches by themselves (``ZeroShot``), oracle; seconds.
+    ``all``: besides, what is learnt from the ranker's match features, the dataset's columns and the frozen encoders'
+    vectors: ``LambdaMART`` without and with the vectors, ``DNN``; minutes. Those need a split ``valid``; without it, or
+    without LightGBM, they are left out with a warning.
 
     Args:
         data: a ``Prepared`` dataset.
-        seed: seeds the random order.
-        split: what popularity may count on.
-        progress: whether indexing shows a progress bar.
+        ranker: an adapted ``Ranker``, whose towers and matches the baselines read by; None: what goes without one.
+        seed: seeds the random order, searches and networks.
+        split: what may be learnt from.
+        progress: whether to show progress bars.
+        systems: ``simple`` or ``all``.
+
+    Raises:
+        ValueError: for other ``systems``.
     """
     from tfmmrank.evaluation.bm25 import BM25
 
+    if systems not in SYSTEMS:
+        raise ValueError(f'baselines: systems is "{systems}"; expected one of {", ".join(SYSTEMS)}')
     found: list[Baseline] = [Random(seed).fit(data, split)]
     slots = [name for name, width in data.slot_columns.items() if width == 1]
     if len(data.catalogue) or any(name in slots for name in POPULARITY_COLUMNS):
         found.append(Popularity().fit(data, split))
     if len(data.catalogue) and "text" in data.item_columns.values() and data.query_columns.get("query") == "text":
         found.append(BM25().fit(data, split, progress=progress))
+    if ranker is not None or systems == "all":
+        found += [baseline.fit(data, split) for baseline in _of_features(data, ranker, seed, progress, systems)]
     found.append(Oracle().fit(data, split))
     return found
+
+
+def _of_features(data: Any, ranker: Any, seed: int, progress: bool, systems: str) -> Iterator[Baseline]:
+    """The baselines on a ranker's features, which they share; not fitted."""
+    from tfmmrank.evaluation.choosing import VALID, can_choose
+    from tfmmrank.evaluation.dnn import DNN
+    from tfmmrank.evaluation.lambdamart import LambdaMART, load_lightgbm
+    from tfmmrank.evaluation.pair_features import PairFeatures
+    from tfmmrank.evaluation.zero_shot import ZeroShot
+
+    features = PairFeatures(ranker, data, progress)
+    for match in features.cosines:
+        yield ZeroShot(features, match)
+    if systems == "simple":
+        return
+    some = bool(features.match_names or features.columns.names)
+    if not (some or features.towers):
+        return
+    if not can_choose(data):
+        warnings.warn(f'baselines leave out LambdaMART and the DNN: no split "{VALID}" to choose by', stacklevel=3)
+        return
+    try:
+        load_lightgbm()
+    except ImportError as error:
+        warnings.warn(f"baselines leave out LambdaMART: {error}", stacklevel=3)
+    else:
+        if some:
+            yield LambdaMART(features, seed=seed, progress=progress)
+        if features.towers:
+            yield LambdaMART(features, embeddings=True, seed=seed, progress=progress)
+    yield DNN(features, seed=seed, progress=progress)

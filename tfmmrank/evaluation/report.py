@@ -12,6 +12,7 @@ import numpy as np
 
 from tfmmrank import __version__
 from tfmmrank.atomic import write_text
+from tfmmrank.evaluation.ablation_table import AblationTable
 from tfmmrank.evaluation.charts import history_chart, systems_chart
 from tfmmrank.evaluation.metrics import TIES_AVERAGED
 from tfmmrank.evaluation.pages import render
@@ -39,6 +40,7 @@ def write_report(
     queries: int = 8,
     notes: str | Sequence[str] = (),
     facts: Mapping[str, str] | None = None,
+    ablation: AblationTable | None = None,
 ) -> Path:
     """Writes ``index.html``: conclusion, table, curves, slices, what was wrong with the data, ranked pictures.
 
@@ -57,6 +59,7 @@ def write_report(
         queries: how many queries' rankings to show.
         notes: paragraphs to print under the heading.
         facts: of the run, by name, to print beside the dataset's name; ``recipe_facts`` gives them.
+        ablation: what ``ablate`` found; None leaves the section out.
 
     Returns:
         Path of the page.
@@ -79,7 +82,7 @@ def write_report(
         notes=[notes] if isinstance(notes, str) else list(notes),
         figures=_figures(table, before[0], after[0], data),
         chart=systems_chart(table, verdict.winner),
-        header=[cell.replace("− ", "difference to ") for cell in header],
+        header=_in_words(header),
         body=body,
         caption=table.caption,
         marked=verdict.winner,
@@ -95,6 +98,7 @@ def write_report(
         shown=SHOWN,
         pictures="image" in data.item_columns.values(),
         metric=_metric_words(table),
+        ablation=_ablation_rows(ablation) if ablation is not None else None,
         counts=_counts(data),
         troubles=_troubles(data.meta.get("report", {})),
     )
@@ -102,6 +106,15 @@ def write_report(
     out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / FILE, page)
     return out_dir / FILE
+
+
+def _in_words(header: Sequence[str]) -> list[str]:
+    return [cell.replace("− ", "difference to ") for cell in header]
+
+
+def _ablation_rows(found: AblationTable) -> dict[str, Any]:
+    header, groups = found.cells()
+    return {"header": _in_words(header), "groups": groups, "caption": found.caption, "notes": found.notes}
 
 
 def recipe_facts(recipe: Any) -> dict[str, str]:

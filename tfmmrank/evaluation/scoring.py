@@ -40,19 +40,29 @@ def scores_of(
         ValueError: when a score is not finite.
     """
     lists = data.lists(split)
-    lengths = np.diff(lists.offsets)
     if not len(lists):
         return []
+    batches = batches_of(ranker, data, split, batch_size, progress)
+    return cut_to_lists(lists, ranker.predict(batches, verbose=0), f'split "{split}"')
+
+
+def batches_of(ranker: Any, data: Any, split: str, batch_size: int | None = None, progress: bool = False) -> Any:
+    """The batches that a split is scored by; arguments as of ``scores_of``."""
     if batch_size is None:
-        batch_size = int(np.clip(_TARGET_CELLS // max(1, int(lengths.max())), 1, 256))
-    batches = data.dataset(split, ranker, batch_size=batch_size, progress=progress)
-    predicted = np.asarray(ranker.predict(batches, verbose=0), np.float32)
+        longest = int(np.diff(data.lists(split).offsets).max())
+        batch_size = int(np.clip(_TARGET_CELLS // max(1, longest), 1, 256))
+    return data.dataset(split, ranker, batch_size=batch_size, progress=progress)
+
+
+def cut_to_lists(lists: Any, predicted: Any, what: str) -> list[np.ndarray]:
+    """Scores ``[Q, L]`` without padding, one float32 array a list. Raises ValueError when they do not fit."""
+    predicted, lengths = np.asarray(predicted, np.float32), np.diff(lists.offsets)
     if len(predicted) < len(lists) or predicted.shape[1] < lengths.max():
         raise ValueError(
             f"the ranker gave scores of shape {predicted.shape} for {len(lists)} lists of up to {lengths.max()} items"
         )
     scores = [row[:length] for row, length in zip(predicted, lengths, strict=False)]
-    check_scores(lists, scores, f'split "{split}"')
+    check_scores(lists, scores, what)
     return scores
 
 

@@ -8,6 +8,7 @@ from tfmmrank.fusion.max import MaxFusion
 from tfmmrank.fusion.mean import MeanFusion
 from tfmmrank.fusion.min import MinFusion
 from tfmmrank.fusion.sum import SumFusion
+from tfmmrank.fusion.terms import TermFusion
 from tfmmrank.fusion.transformer import TransformerFusion
 from tfmmrank.fusion.weighted import WeightedFusion
 
@@ -15,5 +16,5 @@ register_fusion = fusions.register
 
 __all__ = [
     "AttentionFusion", "ConcatFusion", "Fusion", "GatedFusion", "MaxFusion", "MeanFusion", "MinFusion", "SumFusion",
-    "TransformerFusion", "WeightedFusion", "fusions", "register_fusion",
+    "TermFusion", "TransformerFusion", "WeightedFusion", "fusions", "register_fusion",
 ]  # fmt: skip

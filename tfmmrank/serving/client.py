@@ -172,9 +172,9 @@ class Client:
 
         Args:
             query: the query's text.
-            items: a list of ``{column: value}``, or a DataFrame. Text as str, a picture as the bytes of its JPEG or
-                PNG (other bytes count as a missing picture), numbers as numbers; None and NaN are missing, and so is a
-                column left out. ``item_id``, if there, names the items in the answer; else their places do.
+            items: a list of ``{column: value}``, or a DataFrame. Text as str, a picture as the bytes of its JPEG, PNG
+                or WebP (other bytes count as a missing picture), numbers as numbers; None and NaN are missing, and so
+                is a column left out. ``item_id``, if there, names the items in the answer; else their places do.
             **context: other query columns.
 
         Raises:

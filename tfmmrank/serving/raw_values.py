@@ -74,8 +74,8 @@ def refuse_picture_paths(name: str, values: Sequence[Any]) -> None:
     for number, value in enumerate(values):
         if isinstance(value, str) and _PICTURE_PATH.fullmatch(value):
             raise ValueError(
-                f'column "{name}", row {number}: got the str {value!r}; expected the picture\'s bytes, JPEG or PNG: '
-                "read the file first (a text that ends so can be given as UTF-8 bytes)"
+                f'column "{name}", row {number}: got the str {value!r}; expected the picture\'s bytes: read the '
+                "file first (a text that ends so can be given as UTF-8 bytes)"
             )
 
 

@@ -41,6 +41,10 @@ class Tower(keras.layers.Layer):
 
     #: Width of what ``match_tokens`` gives; None: nothing to match by.
     match_width: int | None = None
+    #: Whether its tokens can be fused; those that cannot are there for matches alone.
+    fusible: bool = True
+    #: Options that a sharing tower takes from its owner, whatever it is given itself; None: the class does not tell.
+    shared_options: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class Tower(keras.layers.Layer):
         self.side = side
         self.dim = dim
         self.share = share
-        self.fused = fused
+        self.fused = fused and self.fusible
 
     def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Learns preprocessing from raw batches; ``batches`` yields ``{column: array [n, ...]}``, once through.

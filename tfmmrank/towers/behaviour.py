@@ -67,6 +67,8 @@ class BehaviourTower(Tower):
         [[True], [False]]
     """
 
+    shared_options = ("numeric", "categorical", *_SHARED)  # columns by place
+
     def __init__(
         self,
         columns: Iterable[str] = (),

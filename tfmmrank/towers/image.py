@@ -1,25 +1,25 @@
-"""The image tower: a picture through a convolutional network."""
+"""The image tower: a picture through a small convolutional network of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tfmmrank.encoders.backbones import SMALL_CNN, freeze_batch_norm, make_backbone
 from tfmmrank.encoders.decoding import decode_pictures
 from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
 from tfmmrank.towers.base import Tower, towers
+from tfmmrank.towers.small_cnn import small_cnn
 
-_SHARED = (
-    "size", "width", "backbone", "weights_from", "trainable_backbone", "frozen_batch_norm", "dropout", "aspects",
-)  # fmt: skip
+_SHARED = ("size", "width", "dropout", "aspects")
 
 
 @towers.register("image")
 @keras.utils.register_keras_serializable("tfmmrank")
 class ImageTower(Tower):
-    """A picture to tokens: of the whole, or of each region.
+    """A picture to tokens, of the whole or of each region, by a network trained from scratch.
+
+    ``PretrainedImageTower`` is the one for networks that have seen other pictures.
 
     Args:
         columns: the one column of encoded pictures.
@@ -27,15 +27,10 @@ class ImageTower(Tower):
         dim: width of the tokens.
         share: an image tower whose network this one uses; then all but ``columns``, ``side`` and ``tokens`` are its.
         size: height and width in pixels to which pictures are resized.
-        backbone: ``small_cnn``, or a network of ``tf.keras.applications`` by name, such as ``MobileNetV2``.
-        width: channels of the small network's first convolution; a multiple of 8.
-        weights: what the network starts from: None (fresh), ``imagenet`` (downloaded), or the path of a weights file.
+        width: channels of the network's first convolution; a multiple of 8.
         tokens: ``pooled`` (over the picture) or ``regions`` (a cell of the network's last feature map).
         aspects: tokens for each of those, by projections of their own: one token cannot be close to both "red" and
             "striped" in late interaction, two can.
-        trainable_backbone: whether training changes the network.
-        frozen_batch_norm: whether batch normalisation layers of the network keep their statistics. Unfrozen ones make
-            a picture's training signal depend on its batch, padding included. None: frozen when ``weights`` are given.
         dropout: rate on the network's features, in [0, 1).
         name: the modality's name.
 
@@ -50,6 +45,10 @@ class ImageTower(Tower):
         [[True], [False]]
     """
 
+    shared_options = (
+        "size", "width", "backbone", "weights", "trainable_backbone", "frozen_batch_norm", "dropout", "aspects",
+    )  # fmt: skip
+
     def __init__(
         self,
         columns: Iterable[str],
@@ -57,13 +56,9 @@ class ImageTower(Tower):
         dim: int = 64,
         share: ImageTower | None = None,
         size: int = 64,
-        backbone: str = SMALL_CNN,
-        weights: str | None = None,
         width: int = 16,
         tokens: str = "pooled",
         aspects: int = 1,
-        trainable_backbone: bool = True,
-        frozen_batch_norm: bool | None = None,
         dropout: float = 0.1,
         name: str | None = None,
         **kwargs: Any,
@@ -71,7 +66,7 @@ class ImageTower(Tower):
         super().__init__(columns, side=side, dim=dim, share=share, name=name, **kwargs)
         where = f'ImageTower "{self.name}"'
         if len(self.columns) != 1:
-            raise ValueError(f"{where}: columns is {self.columns}; expected exactly one column of pictures")
+            raise ValueError(f"{where}: columns is {list(self.columns)}; expected exactly one column of pictures")
         if tokens not in ("pooled", "regions"):
             raise ValueError(f'{where}: tokens is "{tokens}"; expected "pooled" or "regions"')
         if size < 8:
@@ -80,25 +75,16 @@ class ImageTower(Tower):
             raise ValueError(f"{where}: dropout is {dropout}; expected a rate in [0, 1)")
         if aspects < 1:
             raise ValueError(f"{where}: aspects is {aspects}; expected at least 1")
-        self.tokens, self.aspects = tokens, aspects
         if width < 8 or width % 8:
             raise ValueError(f"{where}: width is {width}; expected a multiple of 8")
-        self.size, self.backbone, self.weights_from, self.width = size, backbone, weights, width
-        self.trainable_backbone, self.dropout = trainable_backbone, dropout
-        self.frozen_batch_norm = weights is not None if frozen_batch_norm is None else frozen_batch_norm
+        self.size, self.width, self.tokens, self.aspects, self.dropout = size, width, tokens, aspects, dropout
         if share is not None:
             if self.dim != share.dim:
                 raise ValueError(f'{where}: dim is {self.dim}, but "{share.name}", which it shares, has {share.dim}')
             for key in _SHARED:
                 setattr(self, key, getattr(share, key))
             return
-        try:
-            self.network, self._scale = make_backbone(backbone, size, weights, width)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-        self.network.trainable = trainable_backbone
-        if self.frozen_batch_norm and backbone != SMALL_CNN:
-            freeze_batch_norm(self.network)
+        self.network = small_cnn(size, width)
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
         self.drop = keras.layers.Dropout(dropout, name="drop")
         self.project = keras.layers.Dense(dim * aspects, name="project")
@@ -122,7 +108,7 @@ class ImageTower(Tower):
 
     def _encode(self, pixels: Any, present: Any, kind: str, training: bool) -> Tokens:
         pixels = tf.where(present[:, None, None, None], pixels, tf.zeros_like(pixels))
-        cells = self.network(self._scale(tf.cast(pixels, self.compute_dtype)), training=training)
+        cells = self.network(tf.cast(pixels, self.compute_dtype) / 127.5 - 1.0, training=training)
         if kind == "pooled":
             values = tf.reduce_mean(cells, axis=[1, 2])[:, None]
         else:
@@ -133,16 +119,12 @@ class ImageTower(Tower):
         return Tokens(tf.where(mask[..., None], values, tf.zeros_like(values)), mask)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of ``__init__``; ``weights`` is None, since a saved tower's own weights take their place."""
+        """The arguments of ``__init__``."""
         return {
             **super().get_config(),
             "size": self.size,
-            "backbone": self.backbone,
-            "weights": None,
             "width": self.width,
             "tokens": self.tokens,
             "aspects": self.aspects,
-            "trainable_backbone": self.trainable_backbone,
-            "frozen_batch_norm": self.frozen_batch_norm,
             "dropout": self.dropout,
         }

@@ -44,6 +44,8 @@ class LexicalTower(Tower):
     """
 
     match_width = 4
+    fusible = False
+    shared_options = ("stem", "k1", "b")
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class LexicalTower(Tower):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(columns, side=side, dim=dim, share=share, name=name, **{**kwargs, "fused": False})
+        super().__init__(columns, side=side, dim=dim, share=share, name=name, **kwargs)
         where = f'LexicalTower "{self.name}"'
         if side == "slot":
             raise ValueError(f"{where}: side is slot; expected query or item")

@@ -1,4 +1,4 @@
-"""What the towers of pretrained encoders share: frozen blocks once an item, then the encoder's rest and a projection."""
+"""What the towers of pretrained encoders share: frozen blocks once an item, then what is trained and a projection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PretrainedTower(Tower):
     """A pretrained encoder, then ``LayerNorm``, dropout and Dense layers to tokens of width ``dim``.
 
     What the encoder's frozen blocks give is computed once an item, in half precision, and kept beside the dataset.
-    Subclasses set ``encoders`` and ``load``.
+    Subclasses set ``encoders``, ``encoder_class`` and ``load``.
 
     Args:
         columns: raw columns.
@@ -38,7 +38,16 @@ class PretrainedTower(Tower):
     """
 
     encoders: Registry
+    encoder_class: type[Encoder]
     load: Callable[..., Encoder]
+    shared_options = ("encoder", "trainable_blocks", "hidden", "dropout")
+
+    encoder: Encoder
+    norm: Any
+    drop: Any
+    project: list[Any]
+    hidden: list[int]
+    dropout: float
 
     def __init__(
         self,
@@ -55,58 +64,69 @@ class PretrainedTower(Tower):
         **kwargs: Any,
     ) -> None:
         super().__init__(columns, side=side, dim=dim, share=share, name=name, **kwargs)
-        where = f'{type(self).__name__} "{self.name}"'
+        self._where = f'{type(self).__name__} "{self.name}"'
         if side == "slot":
-            raise ValueError(f"{where}: side is slot; expected query or item: what the encoder reads belongs to those")
-        self.output_kind = output
+            raise ValueError(f"{self._where}: side is slot; expected query or item: texts and pictures belong to those")
         if share is not None:
-            if self.dim != share.dim:
-                raise ValueError(f'{where}: dim is {dim}, but "{share.name}", which it shares, has {share.dim}')
-            self.hidden, self.dropout = share.hidden, share.dropout
+            self._join(share)
         else:
-            self.hidden, self.dropout = list(hidden), dropout
-            if not 0 <= dropout < 1:
-                raise ValueError(f"{where}: dropout is {dropout}; expected a rate in [0, 1)")
-            self.encoder = self._encoder(where, encoder, trainable_blocks)
-            self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
-            self.drop = keras.layers.Dropout(dropout, name="drop")
-            self.project = [
-                *(keras.layers.Dense(width, "gelu", name=f"hidden_{i}") for i, width in enumerate(self.hidden)),
-                keras.layers.Dense(dim, name="project"),
-            ]
+            self._make(encoder, trainable_blocks, list(hidden), dropout)
+        self.output_kind = output
         try:
-            self.owner.encoder.check_output(output)
+            self.encoder.check_output(output)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{self._where}: {error}") from error
 
-    def _encoder(self, where: str, given: str | Mapping[str, Any] | Encoder, trainable_blocks: int | None) -> Encoder:
-        if isinstance(given, Encoder):
-            return given
-        options = {"source": given} if isinstance(given, str) else dict(given)
+    def _join(self, owner: PretrainedTower) -> None:
+        if self.dim != owner.dim:
+            raise ValueError(f'{self._where}: dim is {self.dim}, but "{owner.name}", which it shares, has {owner.dim}')
+        self.hidden, self.dropout = owner.hidden, owner.dropout
+        self.encoder, self.norm, self.drop, self.project = owner.encoder, owner.norm, owner.drop, owner.project
+
+    def _make(self, encoder: Any, trainable_blocks: int | None, hidden: list[int], dropout: float) -> None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"{self._where}: dropout is {dropout}; expected a rate in [0, 1)")
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"{self._where}: hidden is {hidden}; expected widths of at least 1")
+        self.hidden, self.dropout = hidden, dropout
         try:
-            if "kind" in options:  # saved by get_config; the weights come with the ranker's
-                return self.encoders[options.pop("kind")].from_config(options)
-            if "source" not in options:
-                raise ValueError(f'encoder has the keys {", ".join(options)}; expected "source" among them')
-            return type(self).load(**{"trainable_blocks": trainable_blocks, **options})
+            self.encoder = self._make_encoder(encoder, trainable_blocks)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{self._where}: {error}") from error
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        self.drop = keras.layers.Dropout(dropout, name="drop")
+        self.project = [
+            *(keras.layers.Dense(width, "gelu", name=f"hidden_{i}") for i, width in enumerate(hidden)),
+            keras.layers.Dense(self.dim, name="project"),
+        ]
 
-    @property
-    def owner(self) -> PretrainedTower:
-        """The tower that holds the encoder and the projection: this one, or the one it shares with."""
-        return self.share if self.share is not None else self
+    def _make_encoder(self, given: Any, trainable_blocks: int | None) -> Encoder:
+        if isinstance(given, Encoder):
+            if not isinstance(given, self.encoder_class):
+                raise ValueError(f"encoder is a {type(given).__name__}; expected a {self.encoder_class.__name__}")
+            return given
+        if not isinstance(given, (str, Mapping)):
+            raise ValueError(
+                f"encoder is {given!r}; expected a source's name, or a mapping with the key source and the encoder's "
+                "options"
+            )
+        options = {"source": given} if isinstance(given, str) else dict(given)
+        if "kind" in options:  # saved by get_config; the weights come with the ranker's
+            return self.encoders[options.pop("kind")].from_config(options)
+        if "source" not in options:
+            raise ValueError(f'encoder has the keys {", ".join(options) or "none"}; expected "source" among them')
+        return type(self).load(**{"trainable_blocks": trainable_blocks, **options})
 
     @property
     def match_width(self) -> int:  # type: ignore[override]
         """The encoder's width."""
-        return self.owner.encoder.width
+        return self.encoder.width
 
     def embed(self, features: Mapping[str, Any]) -> dict[str, Any]:
         """Features through the encoder's frozen blocks; floats in half precision."""
-        lowered = self.owner.encoder.lower(features, self.output_kind)
         return {
-            name: tf.cast(value, tf.float16) if value.dtype.is_floating else value for name, value in lowered.items()
+            name: tf.saturate_cast(value, tf.float16) if value.dtype.is_floating else value
+            for name, value in self.encoder.lower(features, self.output_kind).items()
         }
 
     @property
@@ -115,40 +135,39 @@ class PretrainedTower(Tower):
         return self.encoder.trainable_weights if self.share is None else []
 
     def embed_config(self) -> dict[str, Any]:
-        """The encoder and what is kept of it; not the projection, which may change without encoding anew."""
-        config = self.owner.get_config()["encoder"]
-        return {"columns": self.columns, "encoder": config, "output": self.output_kind}
+        """The encoder and what is kept of it; not the projection: another one takes the same features."""
+        return {"columns": self.columns, "encoder": self._encoder_config(), "output": self.output_kind}
 
     def embed_state(self) -> bytes:
         """A digest of the encoder's frozen weights."""
-        return self.owner.encoder.embed_state()
+        return self.encoder.embed_state()
 
     def match_tokens(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
         """What ``embed`` gave to the encoder's own tokens ``[n, T, match_width]``, before the projection."""
-        encoder = self.owner.encoder
         full = {
-            name: tf.cast(value, encoder.compute_dtype) if value.dtype.is_floating else value
+            name: tf.cast(value, self.encoder.compute_dtype) if value.dtype.is_floating else value
             for name, value in features.items()
         }
-        return encoder(full, training=training, output=self.output_kind)
+        return self.encoder(full, training=training, output=self.output_kind)
 
     def call(self, features: Mapping[str, Any] | Tokens, training: bool = False) -> Tokens:
         """What ``embed`` gave to tokens ``[n, T, dim]``; ``features`` may be what ``match_tokens`` made of it."""
         values, mask = features if isinstance(features, Tokens) else self.match_tokens(features, training)
-        values = self.owner.norm(values)
-        for dense in self.owner.project:
-            values = dense(self.owner.drop(values, training=training))
+        values = self.norm(values)
+        for dense in self.project:
+            values = dense(self.drop(values, training=training))
         return Tokens(tf.where(mask[..., None], values, tf.zeros_like(values)), mask)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the encoder without its weights, which a saved ranker holds."""
-        encoder = self.owner.encoder
-        own = {"kind": self.encoders.name_of(type(encoder)), **encoder.get_config()}
         return {
             **super().get_config(),
-            "encoder": own if self.share is None else None,
-            "trainable_blocks": encoder.trainable_blocks,
+            "encoder": self._encoder_config() if self.share is None else None,
+            "trainable_blocks": self.encoder.trainable_blocks,
             "output": self.output_kind,
-            "hidden": self.hidden,
+            "hidden": list(self.hidden),
             "dropout": self.dropout,
         }
+
+    def _encoder_config(self) -> dict[str, Any]:
+        return {"kind": self.encoders.name_of(type(self.encoder)), **self.encoder.get_config()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfmmrank.encoders.base import Encoder, image_encoders
 from tfmmrank.encoders.image_sources import load_image_encoder
+from tfmmrank.encoders.pictures import PictureEncoder
 from tfmmrank.stack import keras
 from tfmmrank.towers.base import towers
 from tfmmrank.towers.pretrained import PretrainedTower
@@ -22,7 +23,7 @@ class PretrainedImageTower(PretrainedTower):
     Args:
         columns: the one column of encoded pictures.
         encoder: ``efficientnet_lite0``, ``colours``, ``hub:PATH`` or a network of ``tf.keras.applications`` by name
-            (``load_image_encoder``), or as ``PretrainedTower``: ``{source: efficientnet_lite0, size: 128, crop: null}``.
+            (``load_image_encoder``), or as ``PretrainedTower``: ``{source: efficientnet_lite0, size: 128}``.
         side, dim, share, trainable_blocks, output, hidden, dropout, name: see ``PretrainedTower``.
 
     Raises:
@@ -31,6 +32,7 @@ class PretrainedImageTower(PretrainedTower):
     """
 
     encoders = image_encoders
+    encoder_class = PictureEncoder
     load = staticmethod(load_image_encoder)
 
     def __init__(
@@ -47,14 +49,13 @@ class PretrainedImageTower(PretrainedTower):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            columns, side, dim, share, encoder or _DEFAULT, trainable_blocks, output, hidden, dropout, name, **kwargs
-        )
+        encoder = _DEFAULT if encoder is None else encoder
+        super().__init__(columns, side, dim, share, encoder, trainable_blocks, output, hidden, dropout, name, **kwargs)
         if len(self.columns) != 1:
             raise ValueError(
-                f'PretrainedImageTower "{self.name}": columns is {self.columns}; expected exactly one of pictures'
+                f'PretrainedImageTower "{self.name}": columns is {list(self.columns)}; expected exactly one of pictures'
             )
 
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Pictures ``{column: string [n]}`` to the encoder's features."""
-        return self.owner.encoder.preprocess(raw[self.columns[0]])
+        return self.encoder.preprocess(raw[self.columns[0]])

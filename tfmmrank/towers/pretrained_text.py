@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tfmmrank.encoders.base import Encoder, text_encoders
+from tfmmrank.encoders.base import Encoder, TextEncoder, text_encoders
 from tfmmrank.encoders.text_sources import load_text_encoder
 from tfmmrank.stack import keras, tf
 from tfmmrank.towers.base import towers
 from tfmmrank.towers.pretrained import PretrainedTower
 
 SEPARATOR = " "
+_DEFAULT = "minilm"
 
 
 @towers.register("pretrained_text")
@@ -30,7 +31,7 @@ class PretrainedTextTower(PretrainedTower):
         ValueError, ImportError: see ``PretrainedTower``.
 
     Example:
-        >>> query = PretrainedTextTower(["query"], "query", encoder="minilm", output="both", max_tokens=16, name="query")
+        >>> query = PretrainedTextTower(["query"], "query", encoder="minilm", max_tokens=16, name="query")
         >>> title = PretrainedTextTower(["title"], share=query, max_tokens=24, name="title")
         >>> features = title.embed(title.preprocess({"title": tf.constant(["red shoes", ""])}))
         >>> title(features).values.shape
@@ -38,7 +39,10 @@ class PretrainedTextTower(PretrainedTower):
     """
 
     encoders = text_encoders
+    encoder_class = TextEncoder
     load = staticmethod(load_text_encoder)
+
+    encoder: TextEncoder
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class PretrainedTextTower(PretrainedTower):
         side: str = "item",
         dim: int = 64,
         share: PretrainedTextTower | None = None,
-        encoder: str | Mapping[str, Any] | Encoder | None = "minilm",
+        encoder: str | Mapping[str, Any] | Encoder | None = _DEFAULT,
         max_tokens: int | None = None,
         trainable_blocks: int | None = 0,
         output: str = "pooled",
@@ -55,21 +59,20 @@ class PretrainedTextTower(PretrainedTower):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            columns, side, dim, share, encoder or "minilm", trainable_blocks, output, hidden, dropout, name, **kwargs
-        )
-        limit = getattr(self.owner.encoder, "max_positions", None)
-        if max_tokens is not None and (max_tokens < 3 or (limit is not None and max_tokens > limit)):
-            raise ValueError(
-                f'PretrainedTextTower "{self.name}": max_tokens is {max_tokens}; expected 3 to {limit or "any number"}'
-            )
+        encoder = _DEFAULT if encoder is None else encoder
+        super().__init__(columns, side, dim, share, encoder, trainable_blocks, output, hidden, dropout, name, **kwargs)
+        if max_tokens is not None:
+            try:
+                self.encoder.check_max_tokens(max_tokens)
+            except ValueError as error:
+                raise ValueError(f"{self._where}: {error}") from error
         self.max_tokens = max_tokens
 
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Texts ``{column: string [n]}`` to the encoder's features."""
         columns = [raw[column] for column in self.columns]
         text = tf.strings.join(columns, SEPARATOR) if len(columns) > 1 else columns[0]
-        return self.owner.encoder.preprocess(text, self.max_tokens)
+        return self.encoder.preprocess(text, self.max_tokens)
 
     def embed_config(self) -> dict[str, Any]:
         """See ``PretrainedTower``."""

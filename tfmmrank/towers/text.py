@@ -49,6 +49,8 @@ class TextTower(Tower):
         TensorShape([1, 24, 32])
     """
 
+    shared_options = _SHARED
+
     def __init__(
         self,
         columns: Iterable[str],

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from tfmmrank.stack import keras, tf
 from tfmmrank.towers import towers
 from tfmmrank.training import build_ranker, fit
 from tfmmrank.training.build import check_option
+from tfmmrank.training.session import fresh_session
 
 WATCHED = "val_ndcg@10"
 
@@ -43,9 +41,8 @@ def train_trial(
     Raises:
         TrialError: when the loss is no longer finite, the recipe's parts do not fit together, or memory is short.
     """
-    keras.backend.clear_session()
     try:
-        with strategy.scope(), _quiet_about_retracing():
+        with fresh_session(), strategy.scope():
             ranker = build_ranker(recipe, data, progress=False)
             watcher = _Watcher(told)
             return fit(ranker, recipe.train, data, run, resume=False, progress=False, callbacks=[watcher])[WATCHED]
@@ -53,9 +50,6 @@ def train_trial(
         raise  # nothing that another trial could do better
     except (FloatingPointError, ValueError, tf.errors.ResourceExhaustedError) as error:
         raise TrialError(_in_one_line(error)) from error
-    finally:
-        keras.backend.clear_session()
-        gc.collect()
 
 
 def check_options(recipe: Recipe) -> None:
@@ -90,20 +84,6 @@ def _check_sample(registry: Any, kinds: list[str], option: str, value: Any) -> N
         except ValueError as error:
             errors.append(error)
     raise errors[0]
-
-
-@contextlib.contextmanager
-def _quiet_about_retracing() -> Iterator[None]:
-    """Without TensorFlow's advice not to trace again: every trial is a model of its own."""
-
-    def other(record: logging.LogRecord) -> bool:
-        return "tf.function retracing" not in record.getMessage()
-
-    tf.get_logger().addFilter(other)
-    try:
-        yield
-    finally:
-        tf.get_logger().removeFilter(other)
 
 
 class _Watcher(keras.callbacks.Callback):

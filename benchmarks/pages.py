@@ -1,0 +1,172 @@
+"""Writes figures into the READMEs and docs/quality.md, so that they are what a command printed.
+
+Run as ``python -m benchmarks.pages`` after ``make demo`` and ``python -m benchmarks``. Tables stand between comments
+``NAME: begin`` and ``NAME: end``; a table of which the figures are missing stays as it is, and is told of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfmmrank.evaluation.metrics import TIES_AVERAGED
+
+ROOT = Path(__file__).resolve().parents[1]
+READMES = {"README.md": 0, "README.zh-CN.md": 1}  # and their language
+QUALITY = "docs/quality.md"
+_DEMO_ROWS = {
+    "oracle": ("the truth", "真实相关性（上限）"),
+    "model": ("**text + picture + behaviour**", "**文本 + 图片 + 行为**"),
+    "text_only": ("text only", "仅文本"),
+    "image_only": ("picture only", "仅图片"),
+    "behaviour_only": ("behaviour only", "仅行为"),
+    "bm25": ("BM25", "BM25"),
+    "popularity": ("popularity", "热度"),
+    "random": ("random order", "随机排序"),
+}
+_DEMO = (
+    (
+        "| ranking by | NDCG@10 | 95% interval |",
+        "{used} test queries used, {skipped} skipped; gain 2^grade − 1, ties ranked worst first. Printed by "
+        "`make demo` in {seconds:.0f} s, peak memory {memory:,.0f} MB; scores over gRPC equal `predict` for {asked} "
+        "queries. Seed {seed}, {machine}, {date}.",
+    ),
+    (
+        "| 排序依据 | NDCG@10 | 95% 置信区间 |",
+        "使用 {used} 个测试查询，跳过 {skipped} 个；增益为 2^等级 − 1，同分时按最差顺序计。"
+        "由 `make demo` 输出：用时 {seconds:.0f} 秒，内存峰值 {memory:,.0f} MB；"
+        "{asked} 个查询经 gRPC 得到的分数与 `predict` 一致。随机种子 {seed}，{machine}，{date}。",
+    ),
+)
+_REAL = (
+    (
+        "| data | tfmmrank | LambdaMART | zero-shot encoder | BM25 | test queries |",
+        "NDCG@10 [95% interval], gain 2^grade − 1, ties ranked worst first (BM25's averaged), mean of {seeds} seeds. "
+        "Recipes chosen on validation; every peer, p-value and ablation: [docs/quality.md](docs/quality.md). Printed "
+        "by `make bench`, {machine}, {date}.",
+    ),
+    (
+        "| 数据 | tfmmrank | LambdaMART | 零样本编码器 | BM25 | 测试查询 |",
+        "NDCG@10 [95% 置信区间]，增益为 2^等级 − 1，同分时按最差顺序计（BM25 取平均），{seeds} 个随机种子的均值。"
+        "配方只在验证集上选择；全部对照、p 值与消融见 [docs/quality.md](docs/quality.md)。"
+        "由 `make bench` 输出，{machine}，{date}。",
+    ),
+)
+_REAL_SETS = {"fashion": "fashion", "crowd": "crowd", "mq2008": "mq2008"}
+
+
+def demo_table(found: dict[str, Any], language: int) -> str:
+    """The demo shop's table.
+
+    Raises:
+        ValueError: when the run's scores over gRPC did not match: such a run is not to be quoted.
+    """
+    if not found.get("grpc_matches"):
+        raise ValueError("the demo's scores over gRPC did not match predict; mend that before quoting its figures")
+    header, caption = _DEMO[language]
+    lines = [header, "| --- | ---: | ---: |"]
+    for system in sorted(_DEMO_ROWS, key=lambda name: -found["ndcg@10"][name]):
+        low, high = found["intervals"][system]
+        lines.append(f"| {_DEMO_ROWS[system][language]} | {found['ndcg@10'][system]:.3f} | {low:.3f} – {high:.3f} |")
+    numbers = {**found["queries"], "seconds": found["seconds"], "memory": found["peak_memory_mb"]}
+    numbers.update({key: found[key] for key in ("seed", "machine", "date")})
+    return "\n".join([*lines, "", caption.format(**numbers, asked=found["grpc"]["queries"]), ""])
+
+
+def real_table(found: dict[str, dict[str, Any]], language: int) -> str:
+    """The table of the real data sets, from the sections' results."""
+    header, caption = _REAL[language]
+    lines = [header, "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for name, figures in found.items():
+        systems, main = figures["systems"], figures["main"]
+        model = systems["model"]["metrics"][main]
+        peers = [
+            _best(systems, main, "LambdaMART"),
+            _best(systems, main, "zero-shot"),
+            _best(systems, main + TIES_AVERAGED, "bm25"),
+        ]
+        value = f"**{model['mean']:.3f}** [{model['low']:.3f}, {model['high']:.3f}]"
+        lines.append(f"| `{name}` | {value} | {' | '.join(peers)} | {model['used']} |")
+    some = next(iter(found.values()))
+    return "\n".join([*lines, "", caption.format(**{**some, "seeds": len(some["seeds"])}), ""])
+
+
+def _best(systems: dict[str, Any], metric: str, kind: str) -> str:
+    means = [row["metrics"][metric]["mean"] for name, row in systems.items() if name.lower().startswith(kind.lower())]
+    return f"{max(means):.3f}" if means else "–"
+
+
+def systems_table(found: dict[str, Any]) -> str:
+    """All systems of a section, best first, with differences from the reference and p-values."""
+    main, reference = found["main"], found["reference"]
+    rows = sorted(found["systems"].items(), key=lambda item: -item[1]["metrics"][main]["mean"])
+    averaged = main + TIES_AVERAGED
+    lines = [
+        f"| system | NDCG@10 [95%] | − {reference} | p | p (Holm) | ties averaged |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in rows:
+        values, difference = row["metrics"][main], row["difference"]
+        cells = [f"**{name}**" if name == reference else name]
+        cells.append(f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]")
+        if difference is None:
+            cells += ["", "", ""]
+        else:
+            cells.append(f"{difference['mean']:+.3f}")
+            cells += [_p(difference["p_value"]), _p(difference["p_holm"])]
+        cells.append(f"{row['metrics'][averaged]['mean']:.3f}" if averaged in row["metrics"] else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    values = found["systems"][reference]["metrics"][main]
+    lines += ["", f"{found['dataset']}: {values['convention']}; {values['used']} queries used, {values['skipped']} "
+              f"skipped. Rankers: mean of seeds {', '.join(map(str, found['seeds']))}. {found['machine']}, "
+              f"{found['date']}, {found['minutes']:.0f} minutes."]  # fmt: skip
+    if "mean_of_folds" in found:
+        folds = ", ".join(f"{name} {value:.3f}" for name, value in found["mean_of_folds"].items())
+        lines += ["", f"Mean of the folds' means, as LETOR reports it: {folds}."]
+    return "\n".join([*lines, ""])
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def fill(text: str, block: str, table: str) -> str:
+    """A page with the table between a block's comments."""
+    place = re.compile(rf"(<!-- {re.escape(block)}: begin -->\n).*?(<!-- {re.escape(block)}: end -->)", re.DOTALL)
+    return place.sub(lambda found: found[1] + table + found[2], text)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__)
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo" / "demo.json")
+    parser.add_argument("--bench", type=Path, default=ROOT / "runs" / "bench")
+    options = parser.parse_args()
+    results = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(options.bench.glob("*.json"))}
+    real = {name: results[section] for name, section in _REAL_SETS.items() if section in results}
+    demo = json.loads(options.demo.read_text("utf-8")) if options.demo.is_file() else None
+    for name, language in READMES.items():
+        _rewrite(ROOT / name, "figures", demo, lambda found, language=language: demo_table(found, language))
+        _rewrite(ROOT / name, "real figures", real, lambda found, language=language: real_table(found, language))
+    for section, found in results.items():
+        if "systems" in found:
+            _rewrite(ROOT / QUALITY, section, found, systems_table)
+
+
+def _rewrite(page: Path, block: str, found: Any, table: Callable[[Any], str]) -> None:
+    text = page.read_text("utf-8")
+    if not found or f"<!-- {block}: begin -->" not in text:
+        print(f"{page.name}: {block}: left as it is", file=sys.stderr)
+        return
+    page.write_text(fill(text, block, table(found)), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Hiding a modality is scoring a dataset that lacks it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.conftest import encode_picture
+from tests.tiny_shop import MemoryShop, make_recipe
+from tfmmrank.columns import missing_values
+from tfmmrank.evaluation import scores_of
+from tfmmrank.evaluation.masking import masked_scores
+from tfmmrank.stack import keras, tf
+from tfmmrank.tokens import Tokens
+from tfmmrank.towers import Tower, towers
+from tfmmrank.training import build_ranker
+
+
+@towers.register("letters")
+class LettersTower(Tower):
+    """How often some letters stand in a text: fused, and compared by their cosine."""
+
+    match_width, output_kind = 3, "pooled"
+
+    def preprocess(self, raw):
+        text = raw[self.columns[0]]
+        split = tf.strings.unicode_split(text, "UTF-8")
+        return {"counts": tf.stack([tf.reduce_sum(tf.cast(split == c, tf.float32), -1) for c in "ero"], -1),
+                "there": text != ""}  # fmt: skip
+
+    def build(self, shape):
+        self.dense = keras.layers.Dense(self.dim)
+        super().build(shape)
+
+    def match_tokens(self, features, training=False):
+        return Tokens(features["counts"][:, None], features["there"][:, None])
+
+    def call(self, tokens, training=False):
+        return Tokens(self.dense(tokens.values), tokens.mask)
+
+
+MODEL = {
+    "dim": 8,
+    "towers": {
+        "query": {"kind": "text", "side": "query", "columns": ["query"], "layers": 0},
+        "asked": {"kind": "letters", "side": "query", "columns": ["query"]},
+        "terms": {"kind": "lexical", "side": "query", "columns": ["query"], "share": "words"},
+        "image": {"kind": "image", "columns": ["image"], "size": 16, "width": 8},
+        "letters": {"kind": "letters", "columns": ["brand"]},
+        "words": {"kind": "lexical", "columns": ["description"]},
+        "past": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"], "hidden": [8]},
+    },
+    "match": {
+        "words": {"kind": "lexical", "query": "terms", "item": "words"},
+        "letters": {"kind": "cosine", "query": "asked", "item": "letters"},
+    },
+    "fusion": "attention",
+    "cross": {"layers": 1, "deep": [8]},
+}
+
+
+def make_shop(path, blank=""):
+    """A shop with descriptions, one column of which is empty."""
+    shop = MemoryShop(path, encode_picture, lists=10)
+    shop.item_columns = {**shop.item_columns, "description": "text"}
+    columns = shop.catalogue._columns
+    columns["description"] = columns["title"]
+    if blank in shop.item_columns:
+        columns[blank] = missing_values(shop.item_columns[blank], (40,))
+    elif blank:
+        slots = shop.lists("test").slots
+        slots[blank] = missing_values(1, slots[blank].shape)
+    return shop
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return make_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def ranker(shop):
+    ranker = build_ranker(make_recipe(MODEL), shop, progress=False)
+    rng = np.random.default_rng(0)
+    for weight in ranker.cross.trainable_weights:  # the head starts from zeros: nothing fused would count
+        weight.assign(rng.normal(0, 0.5, weight.shape))
+    return ranker
+
+
+def differ(one, other) -> float:
+    return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
+
+
+def test_hiding_a_modality_is_its_column_s_absence(shop, ranker, tmp_path):
+    whole, masked = scores_of(ranker, shop, "test"), masked_scores(ranker, shop, "test")
+    assert list(masked) == ["image", "letters", "words", "past"]
+    columns = ("image", "brand", "description", "past_clicks")
+    for (name, some), column in zip(masked.items(), columns, strict=True):
+        lacking = scores_of(ranker, make_shop(tmp_path / name, column), "test")
+        assert differ(some, whole) > 1e-3, name
+        assert differ(some, lacking) < 1e-4, name  # float32 sums of another graph
+    # What Keras's predict once traced, it keeps.
+    assert differ(scores_of(ranker, shop, "test"), whole) == 0
+    (few,) = masked_scores(ranker, shop, "test", ["past"], batch_size=3).values()
+    assert differ(few, masked["past"]) < 1e-4
+
+
+def test_an_unknown_modality(shop, ranker):
+    with pytest.raises(ValueError, match='no item or slot tower "imgae"; did you mean "image"'):
+        masked_scores(ranker, shop, "test", ["imgae"])

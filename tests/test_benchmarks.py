@@ -1,0 +1,96 @@
+"""The benchmarks' own arithmetic: folds, held-out items, means over seeds, and the tables that are written."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import examples, pages
+from benchmarks.quality import SINGLE, mean_table
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    data = tmp_path / "data" / "fashion"
+    data.mkdir(parents=True)
+    queries = [
+        {"query_id": f"q{i}", "query": f"word{i}", "split": ["train", "valid", "test"][i % 3]} for i in range(30)
+    ]
+    judgements = [
+        {"query_id": f"q{i}", "item_id": f"i{(i * 7 + j) % 50}", "grade": j % 4} for i in range(30) for j in range(9)
+    ]
+    pd.DataFrame(queries).to_csv(data / "queries.csv", index=False)
+    pd.DataFrame(judgements).to_csv(data / "judgements.csv", index=False)
+    pd.DataFrame({"item_id": [f"i{i}" for i in range(50)], "image": "x.jpg"}).to_parquet(data / "items.parquet")
+    monkeypatch.setenv("TFMMRANK_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def test_each_query_is_tested_once(folder):
+    paths = examples.query_folds("fashion", 5, 0, folder / "out")
+    tables = [pd.read_csv(path).set_index("query_id")["split"] for path in paths]
+    tested = [query for table in tables for query in table.index[table == "test"]]
+    assert sorted(tested) == sorted(tables[0].index)
+    assert all(table.value_counts().to_dict() == {"train": 18, "valid": 6, "test": 6} for table in tables)
+
+
+def test_held_out_items_stand_in_test_lists_and_no_others_do(folder):
+    kept = pd.read_csv(examples.hold_out_items("fashion", 0.2, 0, folder / "out"))
+    split = kept["query_id"].map(
+        pd.read_csv(folder / "data" / "fashion" / "queries.csv").set_index("query_id")["split"]
+    )
+    tested = set(kept["item_id"][split == "test"])
+    assert len(tested) <= 10
+    assert tested
+    assert not tested & set(kept["item_id"][split != "test"])
+
+
+def test_half_of_the_pictures_go(folder):
+    items = pd.read_parquet(examples.without_pictures("fashion", 0.5, 0, folder / "out"))
+    assert (items["image"] == "").sum() == 25
+
+
+def test_examples_and_their_single_modalities_are_recipes_that_fit_together(folder):
+    for name in examples.EXAMPLES:
+        recipe = examples.load_example(name)
+        assert recipe.wrong_towers() == []
+        for dropped in SINGLE.get(name, {}).values():
+            less = examples.without_towers(recipe, dropped)
+            assert set(recipe.model.towers) - set(less.model.towers) >= set(dropped)
+            used = {name for match in less.model.match.values() for name in (match.query, match.item)}
+            assert used <= set(less.model.towers)
+            assert less.wrong_towers() == []
+
+
+class _Data:
+    name, path = "shop", "shop"
+
+    def lists(self, split):
+        from tests.tiny_shop import MemoryLists
+
+        count = 12
+        return MemoryLists(
+            np.array([f"q{i}" for i in range(count)], object), {}, np.arange(0, 4 * count + 1, 4),
+            np.zeros(4 * count, np.int32), np.tile([0.0, 1.0, 2.0, 3.0], count).astype(np.float32),
+            np.ones(4 * count, np.float32), {},
+        )  # fmt: skip
+
+
+def test_mean_of_seeds_is_the_mean_of_each_query_s_metric(rng):
+    from tfmmrank.evaluation import compare
+
+    def scores():
+        return [rng.random(4).astype(np.float32) for _ in range(12)]
+
+    one, two = (compare(_Data(), "test", {"model": scores(), "other": scores()}) for _ in range(2))
+    peers = compare(_Data(), "test", {"bm25": scores()})
+    table = mean_table([one, two], peers)
+    for system in ("model", "other"):
+        mean = (one.per_query(system).values + two.per_query(system).values) / 2
+        np.testing.assert_allclose(table.per_query(system).values, mean)
+    np.testing.assert_allclose(table.per_query("bm25").values, peers.per_query("bm25").values)
+    found = {**table.to_dict(), "seeds": [0, 1], "machine": "m", "date": "d", "minutes": 1.2}
+    page = pages.fill("a\n<!-- shop: begin -->\nold\n<!-- shop: end -->\nb", "shop", pages.systems_table(found))
+    assert "old" not in page
+    assert page.startswith("a\n")
+    assert page.endswith("-->\nb")
+    assert f"{table.mean('bm25'):.3f}" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfmmrank.precision import FLOAT32, policy
 from tfmmrank.stack import keras, tf, tfr, tfrs
 
 _CONTEXT = {"layers": 1, "heads": 2, "head_size": 64, "dropout": 0.1}
@@ -50,6 +51,7 @@ class CrossTower(keras.layers.Layer):
                 head_size=options["head_size"],
                 num_layers=options["layers"],
                 dropout=options["dropout"],
+                dtype=FLOAT32,
                 name="context",
             )
         self.cross = [tfrs.layers.dcn.Cross(projection_dim=projection_dim, name=f"cross_{i}") for i in range(layers)]
@@ -74,7 +76,9 @@ class CrossTower(keras.layers.Layer):
         for cross in self.cross:
             hidden = cross(given, hidden)
         if self.context is not None:
-            hidden = tf.concat([hidden, self.context((hidden, slot_mask), training=training)], -1)
+            with policy(FLOAT32):  # TF-Ranking's layer mixes types otherwise: its norms are always float32
+                seen = self.context((tf.cast(hidden, tf.float32), slot_mask), training=training)
+            hidden = tf.concat([hidden, tf.cast(seen, hidden.dtype)], -1)
         for dense in self.deep:
             hidden = self.drop(dense(hidden), training=training)
         if not hasattr(self, "head"):

@@ -72,7 +72,8 @@ class Ranker(tfrs.Model):
         columns: RankerColumns | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name=name)
+        # Nothing is cast on its way in: in mixed precision, the matches still compare what the store has.
+        super().__init__(name=name, dtype="float32", autocast=False)
         _check_towers(towers, match)
         _check_modality_dropout(towers, modality_dropout or {})
         self.towers = list(towers)
@@ -223,8 +224,9 @@ class Ranker(tfrs.Model):
         if training:
             item = self._hidden_at_random(item)
         order = [tower for tower in self.towers if tower.fused]
-        fused_query = {tower.name: query[tower.name] for tower in order if tower.side == "query"}
-        fused_item = {tower.name: item[tower.name] for tower in order if tower.side != "query"}
+        of_type = self.fusion.compute_dtype  # a tower of one's own may compute in another
+        fused_query = {tower.name: _cast(query[tower.name], of_type) for tower in order if tower.side == "query"}
+        fused_item = {tower.name: _cast(item[tower.name], of_type) for tower in order if tower.side != "query"}
         fused = self.fusion(fused_query, fused_item, training=training) if fused_item else None
         matched = self.matching(_of_matches(query), _of_matches(item)) if self.matching is not None else None
         scores = self.cross(fused, matched, slot_mask, training=training)
@@ -544,6 +546,10 @@ def _hidden(item: Mapping[str, Tokens], name: str, shown_at: Any = False) -> dic
     """The tokens with one modality masked but where ``shown_at``: those that are fused and those of matches."""
     hidden = {key: Tokens(item[key].values, item[key].mask & shown_at) for key in (name, name + _MATCH) if key in item}
     return {**item, **hidden}
+
+
+def _cast(tokens: Tokens, dtype: str) -> Tokens:
+    return Tokens(tf.cast(tokens.values, dtype), tokens.mask)
 
 
 def _of_matches(tokens: Mapping[str, Tokens]) -> dict[str, Tokens]:

@@ -399,6 +399,7 @@ class TrainConfig(_Part):
     list_size: int | None = Field(default=None, gt=1, description="slots a training list; longer lists are sampled")
     checkpoint_every_steps: int | None = Field(default=None, gt=0)
     jit_compile: bool = False
+    mixed_precision: bool = Field(default=False, description="compute in bfloat16 in training; for GPUs and TPUs")
     seed: int = 0
 
 

@@ -85,7 +85,7 @@ def _key(tower: Tower, prepared: Any) -> str:
     for each in (tower, tower.share):
         if each is not None:
             kind = type(each)
-            state = [each.embed_config(), each.embed_state().hex()]
+            state = [each.embed_config(), each.embed_state().hex(), each.compute_dtype]
             parts.append([kind.__module__, kind.__qualname__, *state, _source(kind)])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tfmmrank.precision import FLOAT32, config_without_policy
 from tfmmrank.registry import Registry, nearest, options_of
 from tfmmrank.stack import keras
 from tfmmrank.tokens import Tokens
@@ -56,6 +57,8 @@ class Encoder(keras.layers.Layer):
             raise ValueError(
                 f'{type(self).__name__} has no option "{option}"{nearest(option, known)}; options: {", ".join(known)}'
             )
+        if trainable_blocks == 0:  # has nothing to compute in training, and what it gives is compared by matches
+            kwargs.setdefault("dtype", FLOAT32)
         super().__init__(name=name or "encoder", **kwargs)
         self.check_output(output)
         if trainable_blocks is not None and trainable_blocks < 0:
@@ -99,7 +102,7 @@ class Encoder(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Everything but the weights (JSON values): ``from_config`` needs neither files nor packages of weights."""
         return {
-            **super().get_config(),
+            **config_without_policy(super().get_config()),
             "trainable_blocks": self.trainable_blocks,
             "output": self.output_kind,
         }

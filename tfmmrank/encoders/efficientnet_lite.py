@@ -144,7 +144,7 @@ def _inverted_residual(name: str, channels: int, stage: _Stage, stride: int) -> 
     values = _convolved(values, f"{name}_depthwise", keras.layers.DepthwiseConv2D, stage.kernel, strides=stride)
     values = _convolved(values, f"{name}_project", keras.layers.Conv2D, stage.channels, 1, relu6=False)
     if stride == 1 and channels == stage.channels:
-        values = values + cells
+        values = keras.layers.Add(name=f"{name}_add")([values, cells])  # of one type, in mixed precision too
     return keras.Model(cells, values, name=name)
 
 

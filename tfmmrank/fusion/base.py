@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfmmrank.precision import config_without_policy
 from tfmmrank.registry import Registry
 from tfmmrank.stack import keras
 from tfmmrank.tokens import Tokens
@@ -43,4 +44,4 @@ class Fusion(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``."""
-        return {**super().get_config(), "dim": self.dim, "dropout": self.dropout}
+        return {**config_without_policy(super().get_config()), "dim": self.dim, "dropout": self.dropout}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tfmmrank.precision import config_without_policy
 from tfmmrank.registry import Registry
 from tfmmrank.stack import keras
 from tfmmrank.tokens import Tokens
@@ -124,7 +125,7 @@ class Tower(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Everything needed to make this tower again, what ``adapt`` learnt included (JSON values only)."""
         return {
-            **super().get_config(),
+            **config_without_policy(super().get_config()),
             "columns": self.columns,
             "side": self.side,
             "dim": self.dim,

@@ -17,6 +17,7 @@ from tfmmrank.schema import TrainConfig
 from tfmmrank.stack import keras, tf
 from tfmmrank.training.build import seed_everything
 from tfmmrank.training.checkpoint import ResumableTraining
+from tfmmrank.training.mixed import copy_weights, mixed_twin
 
 OPTIMIZERS = ["adadelta", "adagrad", "adam", "adamax", "adamw", "ftrl", "nadam", "rmsprop", "sgd"]
 
@@ -71,7 +72,8 @@ def fit(
         resume: whether to go on from the last checkpoint in ``run``; False starts afresh.
         progress: whether to show Keras's progress bar.
         callbacks: Keras callbacks of your own. They run after those that keep checkpoints, and see the epochs trained
-            by this call alone; what they raise ends the training, which then can be resumed.
+            by this call alone; what they raise ends the training, which then can be resumed. In mixed precision their
+            ``model`` is the ranker's twin that computes so.
 
     Returns:
         History: ``{"loss": [...], "val_ndcg@10": [...], ...}``, one value an epoch.
@@ -100,22 +102,19 @@ def fit(
 
     seed_everything(config.seed)
     ranker.build_from_columns()
-    slow = config.encoder_learning_rate
-    ranker.compile(
-        make_optimizer(config, steps * config.epochs),
-        config.loss,
-        loss_options=config.loss_options,
-        jit_compile=config.jit_compile,
-        encoder_optimizer=make_optimizer(config, steps * config.epochs, slow) if slow is not None else None,
-    )
+    _compile(ranker, config, steps)
+    trained = ranker
+    if config.mixed_precision:
+        trained = mixed_twin(ranker)
+        _compile(trained, config, steps)
     of = _fingerprint(ranker, config, batches, replicas)
     keeper = ResumableTraining(
         checkpoints, steps, of, patience=config.patience, every_steps=config.checkpoint_every_steps
     )
-    keeper.restore(ranker)
+    keeper.restore(trained)
 
     def run_epochs(first: int, last: int, skip: int = 0) -> None:
-        ranker.fit(
+        trained.fit(
             _distributed(batches, first, skip),
             validation_data=_distributed(valid) if valid is not None else None,
             initial_epoch=first,
@@ -134,8 +133,21 @@ def fit(
     if keeper.state["epoch"] < config.epochs and not keeper.state["done"]:
         run_epochs(keeper.state["epoch"], config.epochs)
     keeper.restore_best()
+    if trained is not ranker:
+        copy_weights(trained, ranker)
     _finish(ranker, keeper.state["history"], run)
     return keeper.state["history"]
+
+
+def _compile(ranker: Any, config: TrainConfig, steps: int) -> None:
+    slow = config.encoder_learning_rate
+    ranker.compile(
+        make_optimizer(config, steps * config.epochs),
+        config.loss,
+        loss_options=config.loss_options,
+        jit_compile=config.jit_compile,
+        encoder_optimizer=make_optimizer(config, steps * config.epochs, slow) if slow is not None else None,
+    )
 
 
 def _fingerprint(ranker: Any, config: TrainConfig, batches: ListBatches, replicas: int) -> str:

@@ -231,18 +231,20 @@ class RandomEncoder(PictureEncoder):
 def pipeline(folder: Path, rounds: int) -> _Lines:
     """Batches as training reads them, and one that is there already."""
     lines: _Lines = []
-    batch_size, list_size, steps = 32, 16, 10
+    batch_size, list_size = 32, 16
     shop = MadeUpShop(folder / "pipeline", items=3000, lists=32 * 40, list_size=list_size, batch_size=batch_size)
     kinds = {
-        "pooled vectors, 1280": PretrainedImageTower(
-            ["image"], encoder=RandomEncoder(1), output="pooled", name="pooled"
+        "pooled vectors, 1280": (
+            PretrainedImageTower(["image"], encoder=RandomEncoder(1), output="pooled", name="pooled"),
+            30,
         ),
-        "region tokens, 17 x 1280": PretrainedImageTower(
-            ["image"], encoder=RandomEncoder(), output="tokens", name="regions"
+        "region tokens, 17 x 1280": (
+            PretrainedImageTower(["image"], encoder=RandomEncoder(), output="tokens", name="regions"),
+            4,
         ),
-        "pictures, 64 x 64, small CNN": ImageTower(["image"], size=64, name="image"),
+        "pictures, 64 x 64, small CNN": (ImageTower(["image"], size=64, name="image"), 2),
     }
-    for name, tower in kinds.items():
+    for name, (tower, steps) in kinds.items():
         ranker = ranker_of(tower, shop)
         batches = ListBatches(shop, "train", ranker, batch_size, shuffle=True, progress=False)
         kept = tf.data.Dataset.from_tensors(tf.nest.map_structure(tf.constant, batches.at(0, 0)))

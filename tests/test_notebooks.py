@@ -22,7 +22,11 @@ def test_stored_without_outputs(path):
             assert cell.execution_count is None
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS[1:])],  # a TensorFlow each
+    ids=lambda path: path.stem,
+)
 def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("TFMMRANK_NOTEBOOK_SMALL", "1")
     monkeypatch.setenv("MPLBACKEND", "agg")

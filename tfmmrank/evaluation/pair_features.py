@@ -161,7 +161,7 @@ def _is_frozen(tower: Any) -> bool:
     from tfmmrank.towers.pretrained import PretrainedTower
 
     if isinstance(tower, PretrainedTower):
-        return tower.owner.encoder.trainable_blocks == 0
+        return tower.encoder.trainable_blocks == 0
     return tower.match_width is not None and not tower.trainable_weights
 
 

@@ -45,9 +45,7 @@ class ImageTower(Tower):
         [[True], [False]]
     """
 
-    shared_options = (
-        "size", "width", "backbone", "weights", "trainable_backbone", "frozen_batch_norm", "dropout", "aspects",
-    )  # fmt: skip
+    shared_options = _SHARED
 
     def __init__(
         self,

@@ -87,6 +87,7 @@ def test_libsvm_needs_no_tables():
         ("data.items", None, ['labels of kind "judgements" need both "items" and "queries"']),
         ("train.epochs", 0, ["train.epochs", "greater than 0", "got 0"]),
         ("train.learning_rate", "fast", ["train.learning_rate", "got 'fast'"]),
+        ("train.mixed_precision", "float16", ["train.mixed_precision: expected a valid boolean", "got 'float16'"]),
         ("data.on_bad_row", "ignore", ['data.on_bad_row: found "ignore"; expected one of "fail", "skip"']),
         ("data.labels.kind", "clicks", ['data.labels.kind: found "clicks"; expected one of "judgements", "logs", ']),
         ("data.labels.kind", "judgments", ['found "judgments"; did you mean "judgements"? expected one of ']),

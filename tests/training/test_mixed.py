@@ -12,8 +12,6 @@ from tests.towers.tiny_encoders import MODEL as PRETRAINED
 from tests.towers.tiny_encoders import add_sources
 from tfmmrank.data.batches import ListBatches
 from tfmmrank.export import export
-from tfmmrank.export.op_check import UnknownOpError, check_ops
-from tfmmrank.precision import MIXED, policy
 from tfmmrank.ranker import PADDING_SCORE, Ranker
 from tfmmrank.stack import keras, tf
 from tfmmrank.training import build_ranker, fit
@@ -135,7 +133,7 @@ def test_training_leaves_float32_alone(trained, shop):
 
 @pytest.mark.slow
 def test_what_was_trained_can_be_exported(trained, shop, tmp_path):
-    export(trained[0], shop, tmp_path / "model", progress=False)  # refuses bfloat16
+    export(trained[0], shop, tmp_path / "model", progress=False)
 
 
 @pytest.mark.slow
@@ -155,10 +153,7 @@ def test_a_killed_run_goes_on_exactly(trained, shop, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_an_export_with_bfloat16_in_it_is_refused(tmp_path):
-    with policy(MIXED):
-        module = keras.layers.Dense(2)
-    serve = tf.function(lambda x: tf.cast(module(x), tf.float32), [tf.TensorSpec([None, 3])])
-    tf.saved_model.save(module, str(tmp_path), signatures=serve)
-    with pytest.raises(UnknownOpError, match=r"computes in bfloat16.*save the ranker, and load it"):
-        check_ops(tmp_path)
+def test_what_computes_in_bfloat16_is_not_exported(trained, shop, tmp_path):
+    with pytest.raises(ValueError, match=r"computes in bfloat16.*save it.*and export what load_ranker gives"):
+        export(mixed_twin(trained[0]), shop, tmp_path / "model", progress=False)
+    assert not list(tmp_path.glob("model/*"))

@@ -47,8 +47,8 @@ def export(
         The version's folder.
 
     Raises:
-        ValueError: for a version that exists, a folder of something else, a ranker that is not adapted or reads columns
-            that the dataset lacks, or an item id with a line break.
+        ValueError: for a version that exists, a folder of something else, a ranker that is not adapted, computes in
+            half precision or reads columns that the dataset lacks, or an item id with a line break.
         UnknownOpError: when stock TF Serving could not run the model.
         RequestError: when the model does not answer a warm-up request.
     """
@@ -56,6 +56,7 @@ def export(
     target = model_dir / str(choose_version(model_dir, version))
     columns = RawColumns.of(ranker)
     ranker.columns_in(data)
+    _check_precision(ranker)
     has_catalogue = len(data.catalogue) > 0
     with replace_directory(target) as aside, tempfile.TemporaryDirectory() as scratch:
         ids_file = Path(scratch) / "item_ids.txt"
@@ -78,6 +79,15 @@ def export(
         if target.exists():  # another export was faster; its version may already be served
             raise ValueError(f"{target}: was written by another process meanwhile; export again")
     return target
+
+
+def _check_precision(ranker: Any) -> None:
+    for layer in ranker._flatten_layers(include_self=False):
+        if layer is not ranker.task and layer.compute_dtype in ("bfloat16", "float16"):
+            raise ValueError(
+                f'layer "{layer.name}" computes in {layer.compute_dtype}, and a ranker is served in float32: save it '
+                "(save_ranker), and export what load_ranker gives where Keras's global policy is float32"
+            )
 
 
 def _save(ranker: Any, table: ItemTable | None, functions: Mapping[str, Any], directory: Path) -> None:

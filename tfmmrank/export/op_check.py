@@ -29,8 +29,6 @@ TEXT_OPS = frozenset(
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 _XLA = "_XlaMustCompile"
-_BFLOAT16 = tf.bfloat16.as_datatype_enum
-_CURE = ": save the ranker, and load it where Keras's global policy is float32, to export it"
 
 
 class UnknownOpError(ValueError):
@@ -52,8 +50,7 @@ def check_ops(directory: str | Path) -> set[str]:
         The names of the ops in use.
 
     Raises:
-        UnknownOpError: for an op that stock TF Serving lacks, a function that must be compiled by XLA, or bfloat16,
-            which belongs to training.
+        UnknownOpError: for an op that stock TF Serving lacks, or a function that must be compiled by XLA.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -73,8 +70,6 @@ def check_ops(directory: str | Path) -> set[str]:
                     faults.append(f'op "{node.op}" (node "{node.name}") in {where}{_why(node.op)}')
                 if _XLA in node.attr and node.attr[_XLA].b:
                     faults.append(f'node "{node.name}" in {where} must be compiled by XLA (jit_compile=True)')
-                if any(value.type == _BFLOAT16 for value in node.attr.values()):
-                    faults.append(f'node "{node.name}" in {where} computes in bfloat16{_CURE}')
     if faults:
         more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise UnknownOpError(f"{file}: stock TensorFlow Serving cannot run {'; '.join(faults[:3])}{more}")

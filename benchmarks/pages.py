@@ -137,6 +137,22 @@ def _p(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
+def speed_table(found: dict[str, Any]) -> str:
+    """What training's speed rests on, a line a figure."""
+    lines = ["| what | figure | value |", "| --- | --- | ---: |"]
+    for what, figures in found["figures"].items():
+        for number, (figure, value) in enumerate(figures.items()):
+            lines.append(f"| {what if number == 0 else ''} | {figure} | {_figure(value)} |")
+    seeds = ", ".join(map(str, found["seeds"]))
+    lines += ["", f"Medians of {found['rounds']} rounds in which both ways take turns. Seed {seeds}, "
+              f"{found['machine']}, {found['date']}, {found['minutes']:.0f} minutes."]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def fill(text: str, block: str, table: str) -> str:
     """A page with the table between a block's comments."""
     place = re.compile(rf"(<!-- {re.escape(block)}: begin -->\n).*?(<!-- {re.escape(block)}: end -->)", re.DOTALL)
@@ -158,6 +174,8 @@ def main() -> None:
     for section, found in results.items():
         if "systems" in found:
             _rewrite(ROOT / QUALITY, section, found, systems_table)
+        elif "figures" in found:
+            _rewrite(ROOT / QUALITY, section, found, speed_table)
 
 
 def _rewrite(page: Path, block: str, found: Any, table: Callable[[Any], str]) -> None:

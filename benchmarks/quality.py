@@ -1,4 +1,4 @@
-"""How well the example recipes rank real data, beside what people use today, on the same lists.
+"""How well the example recipes rank real data, beside what people use today, on the same lists; and how fast one trains.
 
 Run as ``python -m benchmarks [SECTION ...]``; the sections are those of ``SECTIONS``. Each prints its tables and
 writes ``runs/bench/SECTION.json``; killed, the same command goes on with the trainings that are left.
@@ -38,6 +38,7 @@ SINGLE = {
     "crowd": {"title only": ("description", "description_words")},
 }
 _HELD_OUT, _WITHOUT_PICTURE = 0.2, 0.5
+_ROUNDS = 7  # of timing
 
 
 class Bench:
@@ -225,6 +226,13 @@ def missing(bench: Bench) -> dict[str, Any]:
     return table.to_dict()
 
 
+def speed(bench: Bench) -> dict[str, Any]:
+    """What training's speed rests on, on a shop made up in memory; see ``benchmarks.training_speed``."""
+    from benchmarks.training_speed import measure
+
+    return {"figures": measure(rounds=_ROUNDS), "rounds": _ROUNDS, "seeds": [0]}
+
+
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "fashion": fashion,
     "crowd": crowd,
@@ -232,7 +240,9 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "mq2008": mq2008,
     "unseen": unseen,
     "missing": missing,
+    "speed": speed,
 }
+_WITHOUT_DATA = {"speed"}
 
 
 def main() -> None:
@@ -246,14 +256,16 @@ def main() -> None:
     for name in options.sections:
         if name not in SECTIONS:
             parser.error(f'no section "{name}"; sections: {", ".join(SECTIONS)}')
-    if not data_folder().is_dir():
+    chosen = options.sections or list(SECTIONS)
+    if not _WITHOUT_DATA.issuperset(chosen) and not data_folder().is_dir():
         sys.exit(f"benchmarks: the evaluation data is not at {data_folder()}; set TFMMRANK_DATA to its folder")
     bench = Bench(options.out, options.seeds, not options.quiet)
-    for name in options.sections or SECTIONS:
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
         started = time.monotonic()
         found = {
-            **SECTIONS[name](bench),
             "seeds": bench.seeds,
+            **SECTIONS[name](bench),
             "machine": f"{os.cpu_count()} CPU cores",
             "date": date.today().isoformat(),
             "minutes": round((time.monotonic() - started) / 60, 1),

@@ -69,7 +69,11 @@ PARTS = {
 def compiled(rounds: int) -> _Lines:
     """How many times longer each part takes when XLA compiles it."""
     return [
-        (f"xla: {name}", "times as long", _compare(rounds, _step(make, FLOAT32, jit=True), _step(make, FLOAT32)))
+        (
+            f"xla: {name}",
+            "times as long compiled",
+            _compare(rounds, _step(make, FLOAT32, jit=True), _step(make, FLOAT32)),
+        )
         for name, make in PARTS.items()
     ]
 
@@ -77,7 +81,7 @@ def compiled(rounds: int) -> _Lines:
 def in_bfloat16(rounds: int) -> _Lines:
     """How many times longer each part takes in mixed precision."""
     return [
-        (f"precision: {name}", "times as long", _compare(rounds, _step(make, MIXED), _step(make, FLOAT32)))
+        (f"precision: {name}", "times as long in bfloat16", _compare(rounds, _step(make, MIXED), _step(make, FLOAT32)))
         for name, make in PARTS.items()
     ]
 

@@ -1,6 +1,7 @@
 """What training's speed rests on, each measured against the other way of doing it, in turns.
 
-Run as ``python -m benchmarks.training_speed [PART ...]``; prints a table and one JSON line. Parts:
+Run as ``python -m benchmarks speed``, or some parts alone as ``python -m benchmarks.training_speed [PART ...]``, which
+prints a table and one JSON line. Parts:
 
 - ``frozen``: frozen encoders run once over the catalogue, against in every step on every slot of every list.
 - ``trained``: encoders that are trained run on a batch's distinct items, against on every slot.
@@ -17,7 +18,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,21 @@ PARTS: dict[str, Callable[[Path, int], _Lines]] = {
 }
 
 
+def measure(parts: Iterable[str] = PARTS, rounds: int = 7) -> dict[str, dict[str, float]]:
+    """Runs parts and prints each figure as it comes.
+
+    Returns:
+        ``{what: {figure: value}}``.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for part in parts:
+            for what, figure, value in PARTS[part](Path(folder), rounds):
+                print(f"{what:<62}{figure:<36}{value:>10.3g}", flush=True)
+                figures.setdefault(what, {})[figure] = round(float(value), 4)
+    return figures
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_speed", description=__doc__.split("\n")[0])
@@ -276,15 +292,7 @@ def main() -> None:
     for name in options.parts:
         if name not in PARTS:
             parser.error(f'no part "{name}"; parts: {", ".join(PARTS)}')
-    lines: _Lines = []
-    with tempfile.TemporaryDirectory() as name:
-        for part in options.parts or PARTS:
-            for what, figure, value in PARTS[part](Path(name), options.rounds):
-                print(f"{what:<62}{figure:<36}{value:>10.3g}", flush=True)
-                lines.append((what, figure, value))
-    figures: dict[str, Any] = {}
-    for what, figure, value in lines:
-        figures.setdefault(what, {})[figure] = round(value, 4)
+    figures = measure(options.parts or PARTS, options.rounds)
     print(json.dumps({"machine": f"{os.cpu_count()} CPU cores", "tensorflow": tf.__version__, **figures}))
 
 

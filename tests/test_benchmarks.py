@@ -1,10 +1,14 @@
 """The benchmarks' own arithmetic: folds, held-out items, means over seeds, and the tables that are written."""
 
+import json
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import examples, pages
+from benchmarks import examples, pages, quality
+from benchmarks.interleaved import interleaved, ratio
 from benchmarks.quality import SINGLE, mean_table
 
 
@@ -94,3 +98,31 @@ def test_mean_of_seeds_is_the_mean_of_each_query_s_metric(rng):
     assert page.startswith("a\n")
     assert page.endswith("-->\nb")
     assert f"{table.mean('bm25'):.3f}" in page
+
+
+def test_ratios_of_what_takes_turns():
+    turns = []
+    seconds = interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, rounds=3, warm_up=1)
+    assert "".join(turns) == "abababab"
+    assert seconds["a"].shape == (3,)
+    # A machine that slows down to a fifth in the last round, and so for both.
+    assert ratio(np.array([2.0, 2.2, 10.0]), np.array([1.0, 1.0, 5.0])) == 2.0
+
+
+def test_speed_needs_no_data_and_becomes_a_table(tmp_path, monkeypatch):
+    figures = {"frozen: titles": {"lists/s": 1336.48, "times as fast": 66.37}, "xla: text": {"times as long": 0.7594}}
+    monkeypatch.setitem(quality.SECTIONS, "speed", lambda bench: {"figures": figures, "rounds": 7, "seeds": [0]})
+    monkeypatch.setenv("TFMMRANK_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed", "--out", str(tmp_path / "bench")])
+    quality.main()
+    found = json.loads((tmp_path / "bench" / "speed.json").read_text("utf-8"))
+    assert (found["figures"], found["seeds"]) == (figures, [0])
+    assert {"machine", "date", "minutes"} < set(found)
+    table = pages.speed_table(found)
+    assert (
+        "| frozen: titles | lists/s | 1,336 |\n|  | times as fast | 66.4 |\n| xla: text | times as long | 0.759 |"
+        in table
+    )
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed", "fashion", "--out", str(tmp_path / "bench")])
+    with pytest.raises(SystemExit, match="the evaluation data is not at"):
+        quality.main()

@@ -1,4 +1,4 @@
-"""How well the example recipes rank real data, beside what people use today, on the same lists; and how fast one trains.
+"""How well the example recipes rank real data, beside what people use today, on the same lists; and training speed.
 
 Run as ``python -m benchmarks [SECTION ...]``; the sections are those of ``SECTIONS``. Each prints its tables and
 writes ``runs/bench/SECTION.json``; killed, the same command goes on with the trainings that are left.

@@ -12,12 +12,12 @@ from tfmmrank.ranker import Ranker
 from tfmmrank.stack import tf
 from tfmmrank.towers import BehaviourTower, ImageTower, TextTower
 
-LISTS, LENGTH, ITEMS = 240, 6, 1000
+LISTS, LENGTH, ITEMS = 240, 6, 300
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """240 lists of six items: the first 200 of twenty popular ones, the others of any; a catalogue of a thousand."""
+    """240 lists of six items: the first 200 of twenty popular ones, the others of any; a catalogue of 300."""
     shop = MemoryShop(tmp_path_factory.mktemp("shop"), encode_picture)
     shop.catalogue._columns = {name: np.resize(values, ITEMS) for name, values in shop.catalogue._columns.items()}
     shop.catalogue.ids = np.array([f"i{row}" for row in range(ITEMS)], object)

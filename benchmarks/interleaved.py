@@ -9,14 +9,14 @@ import numpy as np
 
 
 def interleaved(things: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, np.ndarray]:
-    """Runs each in turn, round after round: first, second, first, second.
+    """Runs each in turn, round after round, to and fro: first, second, second, first. None always follows the same one.
 
     Returns:
         Seconds by name, ``[rounds]``; the ``warm_up`` rounds before, which trace and compile, are left out.
     """
     seconds: dict[str, list[float]] = {name: [] for name in things}
-    for _ in range(warm_up + rounds):
-        for name, run in things.items():
+    for turn in range(warm_up + rounds):
+        for name, run in list(things.items())[:: -1 if turn % 2 else 1]:
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)

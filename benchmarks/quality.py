@@ -38,7 +38,7 @@ SINGLE = {
     "crowd": {"title only": ("description", "description_words")},
 }
 _HELD_OUT, _WITHOUT_PICTURE = 0.2, 0.5
-_ROUNDS = 7  # of timing
+_ROUNDS = 9  # of timing
 
 
 class Bench:

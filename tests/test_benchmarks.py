@@ -103,7 +103,7 @@ def test_mean_of_seeds_is_the_mean_of_each_query_s_metric(rng):
 def test_ratios_of_what_takes_turns():
     turns = []
     seconds = interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, rounds=3, warm_up=1)
-    assert "".join(turns) == "abababab"
+    assert "".join(turns) == "abbaabba"
     assert seconds["a"].shape == (3,)
     # A machine that slows down to a fifth in the last round, and so for both.
     assert ratio(np.array([2.0, 2.2, 10.0]), np.array([1.0, 1.0, 5.0])) == 2.0

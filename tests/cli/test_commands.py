@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.quick_recipe import with_quick_pictures
 from tfmmrank.cli.main import FAILED, FINE, MISUSE, run
 
 ITEMS, QUERIES = 150, 40
@@ -46,8 +47,10 @@ def shop(tmp_path_factory):
         run=root / "run",
         model=root / "models" / "shop",
     )
+    shape = ["--items", str(ITEMS), "--queries", str(QUERIES), "--seed", "3"]
+    assert run(["demo-shop", str(root / "shop"), *shape, "--quiet"]) == FINE
+    with_quick_pictures(made.recipe)
     for arguments in (
-        ["demo-shop", root / "shop", "--items", ITEMS, "--queries", QUERIES, "--seed", 3],
         ["prepare", made.recipe, made.data],
         ["train", made.recipe, made.data, made.run, "--epochs", 1, "--seed", 5],
         ["export", made.run, made.data, made.model],

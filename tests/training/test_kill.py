@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.quick_recipe import with_quick_pictures
 from tfmmrank.cli.main import FINE, run
 
 
@@ -20,6 +21,7 @@ def shop(tmp_path_factory):
     root = tmp_path_factory.mktemp("kill")
     assert run(["demo-shop", str(root / "shop"), "--items", "300", "--queries", "120", "--quiet"]) == FINE
     recipe = root / "shop" / "shop.yaml"
+    with_quick_pictures(recipe)
     content = yaml.safe_load(recipe.read_text("utf-8"))
     content["train"].update(epochs=4, batch_size=8, patience=0, checkpoint_every_steps=3)
     recipe.write_text(yaml.safe_dump(content), "utf-8")

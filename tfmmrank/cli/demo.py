@@ -29,7 +29,7 @@ GRPC_TOLERANCE = 1e-4
 #: What each ranker reads. Text and picture need the query to be compared with; behaviour is what is known without one.
 SINGLE_MODALITIES = {
     "text_only": ("query", "title"),
-    "image_only": ("query", "image"),
+    "image_only": ("query", "image", "colours"),
     "behaviour_only": ("attributes", "behaviour"),
 }
 
@@ -95,7 +95,7 @@ def run_demo(
         title="Demo shop: text + picture + behaviour", notes=_notes(grpc_check),
     )  # fmt: skip
     output.say(f"report: {page}")
-    result = {**_figures(table), **_grpc_figures(grpc_check), "report": str(page)}
+    result = {**_figures(table), "slices": _slices(table, data), **_grpc_figures(grpc_check), "report": str(page)}
     result["seconds"] = round(time.monotonic() - started, 1)
     result.update(seed=seed, machine=f"{os.cpu_count()} CPU cores", date=date.today().isoformat())
     result["peak_memory_mb"] = _peak_memory_mb()
@@ -212,6 +212,14 @@ def _figures(table: Any) -> dict[str, Any]:
         "convention": f"{some.convention}; {table.level:.0%} bootstrap intervals over queries",
         "queries": {"used": some.used, "skipped": some.skipped},
     }
+
+
+def _slices(table: Any, data: Any) -> dict[str, float]:
+    """NDCG of the model by part of the queries: Chinese or not, all pictures there or not, and so on."""
+    from tfmmrank.evaluation import query_slices
+
+    values = table.per_query("model").values
+    return {name: round(float(np.nanmean(values[mask])), 4) for name, mask in query_slices(data, table.split).items()}
 
 
 def _grpc_figures(found: GrpcCheck) -> dict[str, Any]:

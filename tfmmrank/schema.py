@@ -392,6 +392,9 @@ class TrainConfig(_Part):
         default=None, gt=0, description="of pretrained encoders' trainable blocks; null: learning_rate"
     )
     weight_decay: float = Field(default=0.0, ge=0)
+    weight_averaging: float | None = Field(
+        default=None, gt=0, lt=1, description="decay a step of the average that is validated and kept; null: none"
+    )
     clip_norm: float | None = Field(default=1.0, gt=0)
     epochs: int = Field(default=20, gt=0)
     patience: int = Field(default=5, ge=0, description="epochs without a better validation NDCG@10; 0: no limit")

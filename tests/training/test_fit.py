@@ -18,6 +18,7 @@ def shop(tmp_path_factory):
 
 
 OPTIONS = {"epochs": 3, "batch_size": 4, "learning_rate": 3e-3, "patience": 0, "checkpoint_every_steps": 2, "seed": 5}
+OPTIONS["weight_averaging"] = 0.9  # another state that must survive a kill
 STEPS = 6  # an epoch of 22 lists, 4 a batch
 # Quick to trace; with dropout, whose random state must survive a kill too.
 MODEL = {

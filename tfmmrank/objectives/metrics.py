@@ -1,7 +1,7 @@
-"""TF-Ranking's Keras metrics by name, for watching training.
+"""TF-Ranking's Keras metrics by name, for watching training and choosing its best epoch.
 
-The figures to report come from ``tfmmrank.evaluation``: TF-Ranking breaks ties at random, and skips what has no
-positive label without counting it.
+The figures to report come from ``tfmmrank.evaluation``: TF-Ranking skips what has no positive label without counting
+it, and by itself breaks ties at random, so that an epoch measured twice has two values.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from tfmmrank.registry import nearest
-from tfmmrank.stack import tfr
+from tfmmrank.stack import keras, tf, tfr
 
 
 def get_metric(name: str) -> Any:
-    """A TF-Ranking metric from ``"ndcg@10"``, ``"mrr"``, ``"precision@5"``, ``"map"``, ``"arp"``, ….
+    """A TF-Ranking metric from ``"ndcg@10"``, ``"mrr"``, ``"precision@5"``, ``"map"``, ``"arp"``, …; ties worst first.
 
     Raises:
         ValueError: for an unknown metric or a cut-off that is not a positive integer.
@@ -24,4 +24,29 @@ def get_metric(name: str) -> Any:
         raise ValueError(f'unknown metric "{name}"{nearest(key, known)}; known: {", ".join(known)}, each with @k')
     if cut and (not cut.isdigit() or int(cut) == 0):
         raise ValueError(f'metric "{name}": the cut-off after @ is "{cut}"; expected a positive integer')
-    return tfr.keras.metrics.get(key, name=name, topn=int(cut) if cut else None)
+    return _TiesWorstFirst(tfr.keras.metrics.get(key, name=name, topn=int(cut) if cut else None))
+
+
+class _TiesWorstFirst(keras.metrics.Metric):
+    """Another metric, of scores among which are no ties left: what is tied is ranked against the ranker."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__(name=metric.name)
+        self.metric = metric
+
+    def update_state(self, labels: Any, scores: Any, sample_weight: Any = None) -> Any:
+        return self.metric.update_state(labels, without_ties(labels, scores), sample_weight=sample_weight)
+
+    def result(self) -> Any:
+        return self.metric.result()
+
+    def reset_state(self) -> None:
+        self.metric.reset_state()
+
+
+def without_ties(labels: Any, scores: Any) -> Any:
+    """Scores ``[B, L]`` that rank as the given ones do, the lower label first where those are equal."""
+    worst_first = tf.argsort(labels, axis=-1, stable=True)
+    best_first = tf.argsort(-tf.gather(scores, worst_first, batch_dims=1), axis=-1, stable=True)
+    order = tf.gather(worst_first, best_first, batch_dims=1)
+    return -tf.cast(tf.argsort(order, axis=-1), scores.dtype)

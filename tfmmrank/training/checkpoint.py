@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfmmrank.stack import keras, tf
+from tfmmrank.training.averaging import WeightAverage
 
 
 class ResumableTraining(keras.callbacks.Callback):
     """Early stopping on a metric to maximise, best weights on disk, and checkpoints that continue exactly.
 
-    A checkpoint holds weights, optimizer slots, dropout's random state, the epoch and step reached, the history and the
-    early stopping's counters. On a CPU with one seed, a run killed at any moment and started again ends with the
-    weights of an uninterrupted one; but not with a loss that draws random numbers itself (Gumbel, ListMLE's ties,
-    YetiRank, RankDistil): TF-Ranking offers no state of theirs to keep, so that a resumed run draws others.
+    A checkpoint holds weights, their average, optimizer slots, dropout's random state, the epoch and step reached, the
+    history and the early stopping's counters. On a CPU with one seed, a run killed at any moment and started again ends
+    with the weights of an uninterrupted one; but not with a loss that draws random numbers itself (Gumbel, ListMLE's
+    ties, YetiRank, RankDistil): TF-Ranking offers no state of theirs to keep, so that a resumed run draws others.
 
     Args:
         directory: where checkpoints go, the best epoch's in ``best``.
@@ -26,6 +28,7 @@ class ResumableTraining(keras.callbacks.Callback):
         monitor: the log to maximise; where it is missing (no validation data), the last epoch counts as the best.
         patience: epochs without a better value before stopping; 0: never stop.
         every_steps: also checkpoint every so many steps; None: after each epoch only.
+        average: whose weights are the best ones, instead of the model's own.
     """
 
     def __init__(
@@ -36,10 +39,11 @@ class ResumableTraining(keras.callbacks.Callback):
         monitor: str = "val_ndcg@10",
         patience: int = 5,
         every_steps: int | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
         self.directory, self.steps, self.of, self.monitor = directory, steps, of, monitor
-        self.patience, self.every_steps = patience, every_steps
+        self.patience, self.every_steps, self.average = patience, every_steps, average
         self.state: dict[str, Any] = {
             "epoch": 0,
             "step": 0,
@@ -64,6 +68,7 @@ class ResumableTraining(keras.callbacks.Callback):
             optimizer=model.optimizer,
             encoder_optimizer=model.encoder_optimizer or model.optimizer,
             state=self._packed,
+            **({"average": self.average.checkpoint} if self.average is not None else {}),
             **generators,
         )
         self.manager = tf.train.CheckpointManager(checkpoint, str(self.directory), max_to_keep=2)
@@ -108,7 +113,8 @@ class ResumableTraining(keras.callbacks.Callback):
         value = logs.get(self.monitor)
         if value is None or self.state["best"] is None or value > self.state["best"]:
             self.state.update(best=value, wait=0)
-            self.best.save()
+            with self.average.in_place() if self.average is not None else nullcontext():
+                self.best.save()
         else:
             self.state["wait"] += 1
             if self.patience and self.state["wait"] >= self.patience:

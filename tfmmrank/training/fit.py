@@ -15,6 +15,7 @@ from tfmmrank.data.batches import ListBatches
 from tfmmrank.registry import nearest
 from tfmmrank.schema import TrainConfig
 from tfmmrank.stack import keras, tf
+from tfmmrank.training.averaging import WeightAverage
 from tfmmrank.training.build import seed_everything
 from tfmmrank.training.checkpoint import ResumableTraining
 from tfmmrank.training.mixed import copy_weights, mixed_twin
@@ -107,9 +108,12 @@ def fit(
     if config.mixed_precision:
         trained = mixed_twin(ranker)
         _compile(trained, config, steps)
+    average = None
+    if config.weight_averaging is not None:
+        average = WeightAverage(trained.trainable_variables, config.weight_averaging)
     of = _fingerprint(ranker, config, batches, replicas)
     keeper = ResumableTraining(
-        checkpoints, steps, of, patience=config.patience, every_steps=config.checkpoint_every_steps
+        checkpoints, steps, of, patience=config.patience, every_steps=config.checkpoint_every_steps, average=average
     )
     keeper.restore(trained)
 
@@ -123,7 +127,12 @@ def fit(
             # random state would move on, and a resumed run would differ.
             steps_per_epoch=steps - skip if replicas > 1 or skip else None,
             validation_steps=-(-len(valid) // replicas) if valid is not None and replicas > 1 else None,
-            callbacks=[keeper, keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False), *callbacks],
+            callbacks=[
+                *([average] if average is not None else []),
+                keeper,
+                keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
+                *callbacks,
+            ],
             verbose=_verbosity(progress),
         )
 

@@ -23,7 +23,9 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 bench: $(READY)
+	$(BIN)/tfmmrank demo --out demo
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.pages
 
 lint: $(READY)
 	$(BIN)/ruff check .

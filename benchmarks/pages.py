@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,31 +104,53 @@ def _best(systems: dict[str, Any], metric: str, kind: str) -> str:
 def systems_table(found: dict[str, Any]) -> str:
     """All systems of a section, best first, with differences from the reference and p-values."""
     main, reference = found["main"], found["reference"]
-    rows = sorted(found["systems"].items(), key=lambda item: -item[1]["metrics"][main]["mean"])
-    averaged = main + TIES_AVERAGED
     lines = [
         f"| system | NDCG@10 [95%] | − {reference} | p | p (Holm) | ties averaged |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, row in rows:
-        values, difference = row["metrics"][main], row["difference"]
-        cells = [f"**{name}**" if name == reference else name]
-        cells.append(f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]")
-        if difference is None:
-            cells += ["", "", ""]
-        else:
-            cells.append(f"{difference['mean']:+.3f}")
-            cells += [_p(difference["p_value"]), _p(difference["p_holm"])]
-        cells.append(f"{row['metrics'][averaged]['mean']:.3f}" if averaged in row["metrics"] else "")
-        lines.append(f"| {' | '.join(cells)} |")
+    if "groups" in found:
+        lines.append(_row(found, reference))
+        for part, names in found["groups"].items():
+            lines += [
+                f"| *{found['titles'][part]}* | | | | | |",
+                *(_row(found, name) for name in _best_first(found, names)),
+            ]
+    else:
+        lines += [_row(found, name) for name in _best_first(found, found["systems"])]
     values = found["systems"][reference]["metrics"][main]
     lines += ["", f"{found['dataset']}: {values['convention']}; {values['used']} queries used, {values['skipped']} "
               f"skipped. Rankers: mean of seeds {', '.join(map(str, found['seeds']))}. {found['machine']}, "
               f"{found['date']}, {found['minutes']:.0f} minutes."]  # fmt: skip
+    if "slices" in found:
+        slices = "; ".join(f"{name}: {value:.3f}" for name, value in found["slices"].items())
+        lines += ["", f"The model's NDCG@10 by part of the queries: {slices}."]
+    if found.get("left_out"):
+        lines += [
+            "",
+            "Left out: " + "; ".join(f"{name}, because {why}" for name, why in found["left_out"].items()) + ".",
+        ]
     if "mean_of_folds" in found:
         folds = ", ".join(f"{name} {value:.3f}" for name, value in found["mean_of_folds"].items())
         lines += ["", f"Mean of the folds' means, as LETOR reports it: {folds}."]
     return "\n".join([*lines, ""])
+
+
+def _best_first(found: dict[str, Any], names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: -found["systems"][name]["metrics"][found["main"]]["mean"])
+
+
+def _row(found: dict[str, Any], name: str) -> str:
+    row, main = found["systems"][name], found["main"]
+    values, difference, averaged = row["metrics"][main], row["difference"], row["metrics"].get(main + TIES_AVERAGED)
+    cells = [f"**{name}**" if name == found["reference"] else name]
+    cells.append(f"{values['mean']:.3f} [{values['low']:.3f}, {values['high']:.3f}]")
+    if difference is None:
+        cells += ["", "", ""]
+    else:
+        cells.append(f"{difference['mean']:+.3f}")
+        cells += [_p(difference["p_value"]), _p(difference["p_holm"])]
+    cells.append(f"{averaged['mean']:.3f}" if averaged else "")
+    return f"| {' | '.join(cells)} |"
 
 
 def _p(value: float | None) -> str:

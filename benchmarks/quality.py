@@ -34,6 +34,11 @@ from benchmarks.examples import (
 FOLDS = 5
 #: What a single-modality ranker leaves out, by example.
 SINGLE = {
+    "demo": {
+        "text only": ("image", "colours", "attributes", "behaviour"),
+        "picture only": ("title", "attributes", "behaviour"),
+        "text and picture": ("attributes", "behaviour"),
+    },
     "fashion": {"text only": ("image", "colours"), "picture only": ("title", "title_words")},
     "crowd": {"title only": ("description", "description_words")},
 }
@@ -120,6 +125,22 @@ def mean_table(tables: Sequence[Any], peers: Any | None = None) -> Any:
     for system in peers.rows if peers is not None else ():
         values[system] = peers.rows[system].metrics
     return make_table(first.dataset, first.split, values, first.query_ids, first.reference)
+
+
+def demo(bench: Bench) -> dict[str, Any]:
+    """The made-up shop of ``tfmmrank demo``: peers, single modalities, and parts of the queries."""
+    from tfmmrank.data.demo_shop import make_demo_shop
+    from tfmmrank.evaluation import query_slices
+    from tfmmrank.schema import Recipe
+
+    recipe = Recipe.load(make_demo_shop(bench.out / "tables" / "demo", seed=0))
+    data = bench.prepare(recipe, "demo")
+    alone = {system: without_towers(recipe, dropped) for system, dropped in SINGLE["demo"].items()}
+    table, _ = bench.table(data, {"model": recipe, **alone}, "demo")
+    print(table, flush=True)
+    values = table.per_query("model").values
+    slices = {name: float(np.nanmean(values[mask])) for name, mask in query_slices(data, "test").items()}
+    return {**table.to_dict(), "slices": slices}
 
 
 def fashion(bench: Bench) -> dict[str, Any]:
@@ -226,6 +247,21 @@ def missing(bench: Bench) -> dict[str, Any]:
     return table.to_dict()
 
 
+def ablation(bench: Bench) -> dict[str, Any]:
+    """What each modality and each fusion brings fashion's ranker, of one seed."""
+    from tfmmrank.evaluation import ablate
+    from tfmmrank.runs import keep_recipe
+
+    recipe, seed = load_example("fashion"), bench.seeds[0]
+    data = bench.prepare(recipe, "fashion")
+    ranker = bench.train(recipe, data, "fashion-model", seed)
+    run = bench.out / "runs" / f"fashion-model-{seed}"
+    keep_recipe(recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})}), run)
+    table = ablate(run, data, ranker=ranker, say=lambda text: print(f"   {text}", file=sys.stderr, flush=True))
+    print(table, flush=True)
+    return {**table.to_dict(), "titles": table.titles, "seeds": [seed]}
+
+
 def speed(bench: Bench) -> dict[str, Any]:
     """What training's speed rests on, on a shop made up in memory; see ``benchmarks.training_speed``."""
     from benchmarks.training_speed import measure
@@ -234,15 +270,17 @@ def speed(bench: Bench) -> dict[str, Any]:
 
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "demo": demo,
     "fashion": fashion,
     "crowd": crowd,
     "crowd_folds": crowd_folds,
     "mq2008": mq2008,
     "unseen": unseen,
     "missing": missing,
+    "ablation": ablation,
     "speed": speed,
 }
-_WITHOUT_DATA = {"speed"}
+_WITHOUT_DATA = {"demo", "speed"}
 
 
 def main() -> None:

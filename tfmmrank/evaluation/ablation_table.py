@@ -45,7 +45,7 @@ class AblationTable:
         """The header, and groups of rows with their titles, as text; the model's row comes first and has no title."""
         header, body = self._narrow.cells()
         rows = {row[0]: row for row in body}
-        groups = [(self._title(part), [rows[name] for name in names]) for part, names in self.groups.items() if names]
+        groups = [(self.titles[part], [rows[name] for name in names]) for part, names in self.groups.items() if names]
         return header, [("", [rows[self.table.reference]]), *groups]
 
     def __str__(self) -> str:
@@ -72,6 +72,8 @@ class AblationTable:
         """The table of the main metric alone."""
         return replace(self.table, metric_names=[self.table.main])
 
-    def _title(self, part: str) -> str:
-        own = f" (the model's is {self.fusion})" if part == "fusions" and self.fusion else ""
-        return _TITLES[part] + own
+    @property
+    def titles(self) -> dict[str, str]:
+        """What the groups' systems are, by part."""
+        own = f" (the model's is {self.fusion})" if self.fusion else ""
+        return {part: _TITLES[part] + (own if part == "fusions" else "") for part in self.groups}

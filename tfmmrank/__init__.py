@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tfmmrank.data import Catalogue, DataError, Lists, Prepared, prepare
     from tfmmrank.data.demo_shop import make_demo_shop
     from tfmmrank.data.formats import export_lists
+    from tfmmrank.ensemble import Ensemble
     from tfmmrank.evaluation import compare, fit_baselines, scores_of, write_report
     from tfmmrank.fusion import Fusion, register_fusion
     from tfmmrank.ranker import Ranker, RankerColumns
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tfmmrank.stack import StackError
     from tfmmrank.tokens import Tokens
     from tfmmrank.towers import BehaviourTower, ImageTower, TextTower, Tower, register_tower
-    from tfmmrank.training import build_ranker, fit, make_strategy
+    from tfmmrank.training import build_ranker, fit, fit_ensemble, make_strategy
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ _HOMES = {
     "tfmmrank.data": ["Catalogue", "DataError", "Lists", "Prepared", "prepare"],
     "tfmmrank.data.demo_shop": ["make_demo_shop"],
     "tfmmrank.data.formats": ["export_lists"],
+    "tfmmrank.ensemble": ["Ensemble"],
     "tfmmrank.evaluation": ["compare", "fit_baselines", "scores_of", "write_report"],
     "tfmmrank.fusion": ["Fusion", "register_fusion"],
     "tfmmrank.ranker": ["Ranker", "RankerColumns"],
@@ -45,7 +47,7 @@ _HOMES = {
     "tfmmrank.stack": ["StackError"],
     "tfmmrank.tokens": ["Tokens"],
     "tfmmrank.towers": ["BehaviourTower", "ImageTower", "TextTower", "Tower", "register_tower"],
-    "tfmmrank.training": ["build_ranker", "fit", "make_strategy"],
+    "tfmmrank.training": ["build_ranker", "fit", "fit_ensemble", "make_strategy"],
 }
 # Also reached as attributes: tfmmrank.export.export(...). A room's name is never that of something in it here, since
 # importing the room would replace it.
@@ -53,9 +55,9 @@ _ROOMS = ("data", "evaluation", "export", "fusion", "objectives", "serving", "to
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BehaviourTower", "Catalogue", "Client", "DataError", "Fusion", "ImageTower", "Lists", "Prepared", "Ranker",
-    "RankerColumns", "Recipe", "RecipeError", "StackError", "TextTower", "Tokens", "Tower", "build_ranker", "compare",
-    "export_lists", "fit", "fit_baselines", "make_demo_shop", "make_strategy", "prepare",
+    "BehaviourTower", "Catalogue", "Client", "DataError", "Ensemble", "Fusion", "ImageTower", "Lists", "Prepared",
+    "Ranker", "RankerColumns", "Recipe", "RecipeError", "StackError", "TextTower", "Tokens", "Tower", "build_ranker",
+    "compare", "export_lists", "fit", "fit_baselines", "fit_ensemble", "make_demo_shop", "make_strategy", "prepare",
     "register_fusion", "register_tower", "replace_directory", "scores_of", "serve", "write_report",
 ]  # fmt: skip
 

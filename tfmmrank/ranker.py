@@ -238,7 +238,7 @@ class Ranker(tfrs.Model):
         for name, drop in self._hide.items():
             first = item[name] if name in item else item[name + _MATCH]
             shown_at = drop(tf.ones_like(first.mask[..., :1], tf.float32), training=True) > 0
-            shown = _hidden(shown, name, shown_at)
+            shown = hide(shown, name, shown_at)
         return shown
 
     def scores_hiding(self, batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -255,9 +255,9 @@ class Ranker(tfrs.Model):
             ValueError: for a name that no item or slot tower has.
         """
         for name in names:
-            _check_modality(self.towers, name)
+            check_modality(self.towers, name)
         query, item = self._encode_batch(batch)
-        return {name: self.score(query, _hidden(item, name), batch["slot_mask"]) for name in names}
+        return {name: self.score(query, hide(item, name), batch["slot_mask"]) for name in names}
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Any:
         """Scores a batch as ``Prepared.dataset`` gives it: float32 ``[B, L]``, ``PADDING_SCORE`` in padding."""
@@ -452,7 +452,7 @@ class Ranker(tfrs.Model):
 
     @classmethod
     def load_ranker(cls, directory: str | Path) -> Ranker:
-        """Reads what ``save_ranker`` wrote. Towers and fusions of your own must be registered (imported) before.
+        """Reads what ``save_ranker`` wrote, an ensemble too. Towers and fusions of your own must be registered before.
 
         Raises:
             FileNotFoundError: when the directory holds no ranker.
@@ -460,7 +460,12 @@ class Ranker(tfrs.Model):
         directory = Path(directory)
         if not (directory / "ranker.json").is_file():
             raise FileNotFoundError(f"{directory}: holds no ranker (ranker.json is missing); train one first")
-        ranker = cls.from_config(json.loads((directory / "ranker.json").read_text("utf-8"))).build_from_columns()
+        config = json.loads((directory / "ranker.json").read_text("utf-8"))
+        if "members" in config:
+            from tfmmrank.ensemble import Ensemble  # which is a Ranker
+
+            cls = Ensemble
+        ranker = cls.from_config(config).build_from_columns()
         _read_weights(ranker, directory / _WEIGHTS)
         return ranker
 
@@ -531,18 +536,19 @@ def _check_towers(given: Sequence[Tower], match: Sequence[Match]) -> None:
 
 def _check_modality_dropout(given: Sequence[Tower], rates: Mapping[str, float]) -> None:
     for name, rate in rates.items():
-        _check_modality(given, name, "modality_dropout: ")
+        check_modality(given, name, "modality_dropout: ")
         if not 0 <= rate < 1:
             raise ValueError(f"modality_dropout: the rate of {name} is {rate}; expected one in [0, 1)")
 
 
-def _check_modality(given: Sequence[Tower], name: str, where: str = "") -> None:
+def check_modality(given: Sequence[Tower], name: str, where: str = "") -> None:
+    """Raises ValueError for a name that no item or slot tower has."""
     known = [tower.name for tower in given if tower.side != "query"]
     if name not in known:
         raise ValueError(f'{where}no item or slot tower "{name}"{nearest(name, known)}; towers: {", ".join(known)}')
 
 
-def _hidden(item: Mapping[str, Tokens], name: str, shown_at: Any = False) -> dict[str, Tokens]:
+def hide(item: Mapping[str, Tokens], name: str, shown_at: Any = False) -> dict[str, Tokens]:
     """The tokens with one modality masked but where ``shown_at``: those that are fused and those of matches."""
     hidden = {key: Tokens(item[key].values, item[key].mask & shown_at) for key in (name, name + _MATCH) if key in item}
     return {**item, **hidden}

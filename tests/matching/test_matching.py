@@ -137,11 +137,14 @@ def test_cosine_and_late_by_numpy(rng):
                 assert not got_late[b, i].any()
 
 
-def test_scale_is_that_of_the_training_pairs(rng):
+@pytest.mark.parametrize("nearly", [False, True])
+def test_scale_is_that_of_the_training_pairs(rng, nearly):
     features = MatchFeatures([CosineMatch("a", "b", name="m")])
     features.build()
     values = rng.normal(3, 2, (1000, 2)).astype(np.float32)
     values[:, 1] = 1.0  # always present
+    if nearly:
+        values[:, 1] -= rng.normal(0, 1e-5, 1000)  # rounding is not to be blown up to a deviation of 1
     features.adapt([values[:400], values[400:]])
     np.testing.assert_allclose(features.mean, values.mean(0), rtol=1e-4)
     np.testing.assert_allclose(features.deviation, [values[:, 0].std(), 1.0], rtol=1e-4)

@@ -19,12 +19,23 @@ _HOW_TO_READ = ("on_bad_row", "max_image_pixels", "chunk_rows")  # of a recipe's
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's train.seed.")
 @click.option("--epochs", type=click.IntRange(1), default=None, help="Instead of the recipe's train.epochs.")
 @click.option(
+    "--members", default=1, show_default=True, type=click.IntRange(1),
+    help="Train an ensemble of so many rankers, of consecutive seeds (RUN/members); their mean score ranks.",
+)  # fmt: skip
+@click.option(
     "--resume/--restart", default=True, show_default=True, help="Go on from RUN's last checkpoint, or start afresh."
 )
 @with_output
 @with_plugins
 def command(
-    output: Output, recipe: Path, data: Path, run: Path, seed: int | None, epochs: int | None, resume: bool
+    output: Output,
+    recipe: Path,
+    data: Path,
+    run: Path,
+    seed: int | None,
+    epochs: int | None,
+    members: int,
+    resume: bool,
 ) -> None:
     """Train the ranker that RECIPE describes on the dataset DATA, into the folder RUN.
 
@@ -43,8 +54,15 @@ def command(
     check_data(loaded, prepared)
     check_run(loaded, run, resume)
 
-    from tfmmrank.training import build_ranker, fit, make_strategy
+    from tfmmrank.training import build_ranker, fit, fit_ensemble, make_strategy
 
+    if members > 1:
+        keep_recipe(loaded, run)
+        _, histories = fit_ensemble(loaded, prepared, run, members, resume=resume, progress=output.progress)
+        kept = [best_epoch(history) for history in histories]
+        lines = [f"{run}: an ensemble", *(f"  member {k}: {describe_best(best)}" for k, best in enumerate(kept))]
+        output.result({"run": str(run), "members": kept}, "\n".join(lines))
+        return
     with make_strategy().scope():
         ranker = build_ranker(loaded, prepared, output.progress)
         keep_recipe(loaded, run)

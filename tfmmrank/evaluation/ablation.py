@@ -113,6 +113,8 @@ def recipe_of(run: Path) -> Recipe:
     if not saved.is_file():
         raise ValueError(f"{run / 'ranker'}: holds no ranker (ranker.json is missing); train one first")
     ranker = json.loads(saved.read_text("utf-8"))
+    if "members" in ranker:
+        raise ValueError(f"{run}: holds an ensemble; take one of its members apart: {run / 'members' / '0'}")
     found = {part["name"]: part["kind"] for part in ranker["towers"]}, ranker["fusion"]["kind"]
     if found != ({name: tower.kind for name, tower in recipe.model.towers.items()}, recipe.model.fusion.kind):
         raise ValueError(f"{run}: the ranker is of another recipe than {RECIPE_FILE}; train it to its end first")

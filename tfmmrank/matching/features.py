@@ -12,6 +12,7 @@ from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
 
 _FARTHEST = 10.0  # standard deviations: what one wild value may weigh
+_STEADY = 1e-3  # a deviation below it is as good as none: scaled up, rounding would be told apart, and skew serving
 
 
 class MatchFeatures(keras.layers.Layer):
@@ -50,4 +51,4 @@ class MatchFeatures(keras.layers.Layer):
         mean = total / max(1, count)
         deviation = np.sqrt(np.maximum(square / max(1, count) - mean**2, 0))
         self.mean.assign(mean)
-        self.deviation.assign(np.where(deviation > 1e-6, deviation, 1.0))  # one that never changes stays as it is
+        self.deviation.assign(np.where(deviation > _STEADY, deviation, 1.0))

@@ -1,0 +1,99 @@
+"""Ensembles: the mean of their members, saved, taken apart and served as any ranker."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import encode_picture
+from tests.tiny_shop import MemoryShop, as_bytes, make_recipe
+from tests.towers.tiny_encoders import MODEL as WHOLE
+from tests.towers.tiny_encoders import add_sources
+from tfmmrank import Ensemble, fit_ensemble
+from tfmmrank.evaluation.masking import masked_scores
+from tfmmrank.export import export
+from tfmmrank.export.servable import Servable
+from tfmmrank.ranker import Ranker
+from tfmmrank.training import build_ranker
+
+MODEL = {
+    **WHOLE,
+    "towers": {name: tower for name, tower in WHOLE["towers"].items() if name != "image"},  # quicker
+    "match": {"title": {"kind": "cosine", "query": "query", "item": "title"}},
+}
+OPTIONS = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-3, "seed": 4}
+
+
+class Shop(MemoryShop):
+    snapshot_columns = ["past_clicks"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return Shop(tmp_path_factory.mktemp("shop"), encode_picture, lists=16)
+
+
+@pytest.fixture(scope="module")
+def trained(shop, tmp_path_factory):
+    """An ensemble of two, its run, and its histories."""
+    run = tmp_path_factory.mktemp("ensemble")
+    with pytest.MonkeyPatch.context() as patch:
+        add_sources(patch)
+        ensemble, histories = fit_ensemble(make_recipe(MODEL, **OPTIONS), shop, run, 2, progress=False)
+    return ensemble, run, histories
+
+
+def scores(ranker, shop):
+    return ranker.predict(shop.dataset("test", ranker, batch_size=8), verbose=0)
+
+
+def test_scores_are_the_mean_of_members_of_other_seeds(trained, shop):
+    ensemble, run, histories = trained
+    members = [scores(Ranker.load_ranker(run / "members" / str(number) / "ranker"), shop) for number in range(2)]
+    np.testing.assert_allclose(scores(ensemble, shop), np.mean(members, 0), atol=1e-5)
+    assert not np.allclose(*members)
+    assert histories[0]["loss"] != histories[1]["loss"]
+
+
+def test_saved_and_loaded_it_is_the_same(trained, shop):
+    ensemble, run, _ = trained
+    loaded = Ranker.load_ranker(run / "ranker")
+    assert isinstance(loaded, Ensemble)
+    np.testing.assert_allclose(scores(loaded, shop), scores(ensemble, shop), atol=1e-6)
+
+
+def test_a_modality_is_hidden_from_all_members(trained, shop):
+    ensemble, run, _ = trained
+    apart = [
+        masked_scores(Ranker.load_ranker(run / "members" / str(number) / "ranker"), shop, "test", ["title"])
+        for number in range(2)
+    ]
+    hidden = masked_scores(ensemble, shop, "test", ["title"])["title"]
+    for got, *members in zip(hidden, *(a["title"] for a in apart), strict=True):
+        np.testing.assert_allclose(got, np.mean(members, 0), atol=1e-5)
+
+
+def test_served_it_scores_as_predict(trained, shop, tmp_path):
+    ensemble, _, _ = trained
+    servable = Servable(export(ensemble, shop, tmp_path / "tiny", progress=False))
+    lists, expected = shop.lists("test"), scores(ensemble, shop)
+    for number in range(4):
+        rows = lists.item_rows[slice(*lists.offsets[number : number + 2])]
+        inputs = {
+            "query": as_bytes([lists.queries["query"][number]]), "item_ids": as_bytes(shop.catalogue.ids[rows])[None],
+            "num_items": np.array([len(rows)], np.int32),
+        }  # fmt: skip
+        found = servable.run("rank", inputs)["scores"][0]
+        np.testing.assert_allclose(found, expected[number, : len(rows)], atol=3e-3)  # half precision in the store
+    servable.close()
+
+
+def test_what_is_no_ensemble_is_told(trained, shop):
+    ensemble, _, _ = trained
+    with pytest.raises(ValueError, match="of 1 rankers; expected at least 2"):
+        Ensemble(ensemble.members[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        add_sources(patch)
+        other = build_ranker(make_recipe({**MODEL, "cross": {"layers": 1, "deep": [4]}}), shop)
+    with pytest.raises(ValueError, match="member 1 is not configured"):
+        Ensemble([ensemble.members[0], other])
+    with pytest.raises(NotImplementedError, match="fit_ensemble"):
+        ensemble.compile()

@@ -10,6 +10,7 @@ import pytest
 from tests.evaluation.pair_shops import NO_PICTURE, NO_TITLE, FeatureLists, make_ranker, make_shop
 from tests.tiny_shop import as_bytes
 from tfmmrank.evaluation import PairFeatures, ZeroShot
+from tfmmrank.evaluation.bm25 import BM25
 from tfmmrank.evaluation.pair_columns import PairColumns
 from tfmmrank.evaluation.scoring import check_scores
 from tfmmrank.stack import tf
@@ -148,3 +149,14 @@ def test_bad_arguments(shop, features, tmp_path):
     other = make_shop(tmp_path, seed=1)
     with pytest.raises(ValueError, match="the features are of dataset"):
         ZeroShot(features, "title").fit(other)
+
+
+def test_bm25_is_there_where_the_ranker_compares_no_words(demo_data):
+    bm25 = BM25().fit(demo_data)
+    features = PairFeatures(None, demo_data, bm25=bm25)
+    assert features.match_names == ["bm25"]
+    np.testing.assert_array_equal(features.of_matches("test")[:, 0], np.concatenate(bm25.scores(demo_data, "test")))
+
+
+def test_bm25_is_not_there_twice(shop):
+    assert "bm25" not in PairFeatures(make_ranker(shop), shop, bm25=object()).match_names

@@ -144,9 +144,9 @@ def fit_baselines(
     """The baselines that a dataset and a ranker allow, fitted.
 
     ``simple``: random, popularity, BM25, the ranker's ``cosine`` matches by themselves (``ZeroShot``), oracle; seconds.
-    ``all``: besides, what is learnt from the ranker's match features, the dataset's columns and the frozen encoders'
-    vectors: ``LambdaMART`` without and with the vectors, ``DNN``; minutes. Those need a split ``valid``; without it, or
-    without LightGBM, they are left out with a warning.
+    ``all``: besides, what is learnt from the ranker's match features (at least BM25's score), the dataset's columns
+    and the frozen encoders' vectors: ``LambdaMART`` without and with the vectors, ``DNN``; minutes. Those need a split
+    ``valid``; without it, or without LightGBM, they are left out with a warning.
 
     Args:
         data: a ``Prepared`` dataset.
@@ -164,18 +164,21 @@ def fit_baselines(
     if systems not in SYSTEMS:
         raise ValueError(f'baselines: systems is "{systems}"; expected one of {", ".join(SYSTEMS)}')
     found: list[Baseline] = [Random(seed).fit(data, split)]
+    bm25 = None
     slots = [name for name, width in data.slot_columns.items() if width == 1]
     if len(data.catalogue) or any(name in slots for name in POPULARITY_COLUMNS):
         found.append(Popularity().fit(data, split))
     if len(data.catalogue) and "text" in data.item_columns.values() and data.query_columns.get("query") == "text":
-        found.append(BM25().fit(data, split, progress=progress))
+        bm25 = BM25().fit(data, split, progress=progress)
+        found.append(bm25)
     if ranker is not None or systems == "all":
-        found += [baseline.fit(data, split) for baseline in _of_features(data, ranker, seed, progress, systems)]
+        made = _of_features(data, ranker, bm25, seed, progress, systems)
+        found += [baseline.fit(data, split) for baseline in made]
     found.append(Oracle().fit(data, split))
     return found
 
 
-def _of_features(data: Any, ranker: Any, seed: int, progress: bool, systems: str) -> Iterator[Baseline]:
+def _of_features(data: Any, ranker: Any, bm25: Any, seed: int, progress: bool, systems: str) -> Iterator[Baseline]:
     """The baselines on a ranker's features, which they share; not fitted."""
     from tfmmrank.evaluation.choosing import VALID, can_choose
     from tfmmrank.evaluation.dnn import DNN
@@ -183,7 +186,7 @@ def _of_features(data: Any, ranker: Any, seed: int, progress: bool, systems: str
     from tfmmrank.evaluation.pair_features import PairFeatures
     from tfmmrank.evaluation.zero_shot import ZeroShot
 
-    features = PairFeatures(ranker, data, progress)
+    features = PairFeatures(ranker, data, progress, bm25)
     for match in features.cosines:
         yield ZeroShot(features, match)
     if systems == "simple":

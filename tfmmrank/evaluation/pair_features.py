@@ -44,6 +44,8 @@ class PairFeatures:
         ranker: an adapted ``Ranker``, trained or not; None: raw columns only.
         data: a ``Prepared`` dataset.
         progress: whether to show progress bars.
+        bm25: a fitted ``BM25``: its score is a match feature, the last, where the ranker has no lexical match; who
+            learns to rank by features today has that one.
 
     Attributes:
         columns: the raw columns.
@@ -52,7 +54,7 @@ class PairFeatures:
         towers: names of the towers that have vectors, queries' first.
     """
 
-    def __init__(self, ranker: Any, data: Any, progress: bool = False) -> None:
+    def __init__(self, ranker: Any, data: Any, progress: bool = False, bm25: Any = None) -> None:
         self.ranker, self.data, self.progress = ranker, data, progress
         self.columns = PairColumns(data)
         self.match_names: list[str] = []
@@ -61,6 +63,9 @@ class PairFeatures:
         self._towers: dict[str, Any] = {}
         if ranker is not None:
             self._look_at(ranker)
+        self._bm25 = bm25 if not any(name.endswith("/bm25") for name in self.match_names) else None
+        if self._bm25 is not None:
+            self.match_names.append("bm25")
         self.towers = sorted(self._towers, key=lambda name: self._towers[name].side != "query")
         self._columns: dict[str, np.ndarray] = {}
         self._matches: dict[str, np.ndarray] = {}
@@ -106,7 +111,10 @@ class PairFeatures:
         """Match features of a split's pairs as they come, float32 ``[R, M]``, as ``match_names`` names them."""
         if split not in self._matches:
             rows = len(self.data.lists(split).item_rows)
-            self._matches[split] = self._compare(split) if self._kept else np.empty((rows, 0), np.float32)
+            found = self._compare(split) if self._kept else np.empty((rows, 0), np.float32)
+            if self._bm25 is not None:
+                found = np.column_stack([found, np.concatenate(self._bm25.scores(self.data, split))])
+            self._matches[split] = found
         return self._matches[split]
 
     def _compare(self, split: str) -> np.ndarray:

@@ -95,5 +95,12 @@ def test_what_is_no_ensemble_is_told(trained, shop):
         other = build_ranker(make_recipe({**MODEL, "cross": {"layers": 1, "deep": [4]}}), shop)
     with pytest.raises(ValueError, match="member 1 is not configured"):
         Ensemble([ensemble.members[0], other])
+    with pytest.MonkeyPatch.context() as patch:
+        add_sources(patch)
+        other = build_ranker(make_recipe(MODEL), shop)
+    frozen = other.towers[0].encoder.frozen_weights()[0]
+    frozen.assign(frozen + 1.0)
+    with pytest.raises(ValueError, match="other frozen weights"):
+        Ensemble([ensemble.members[0], other])
     with pytest.raises(NotImplementedError, match="fit_ensemble"):
         ensemble.compile()

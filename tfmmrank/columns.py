@@ -70,5 +70,11 @@ def batches_for(owner: Tower, users: list[Tower], data: Any, lists: Any) -> Iter
             if tower is owner or len(tower.columns) == len(owner.columns):
                 yield {mine: batch[theirs] for mine, theirs in zip(owner.columns, tower.columns, strict=True)}
             else:
+                first, *others = owner.columns
                 for column in tower.columns:
-                    yield dict.fromkeys(owner.columns, batch[column])
+                    yield {first: batch[column], **{other: _missing_like(batch[column]) for other in others}}
+
+
+def _missing_like(values: np.ndarray) -> np.ndarray:
+    """As many missing values of the same kind."""
+    return np.full_like(values, b"" if values.dtype == object else np.nan)

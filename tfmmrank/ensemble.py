@@ -14,25 +14,28 @@ from tfmmrank.tokens import Tokens
 class Ensemble(Ranker):
     """Scores by the mean of its members' scores; evaluated, saved, exported and served as any ranker.
 
-    The members differ in their weights alone. Raw values are preprocessed, and sent through frozen encoders, once for
-    all of them; an item's tokens, and the time after those, grow with their number. Members are trained each by itself:
-    see ``tfmmrank.training.fit_ensemble``.
+    The members differ in what was trained alone. Raw values are preprocessed, and sent through frozen encoders, once
+    for all of them; an item's tokens, and the time after those, grow with their number. Members are trained each by
+    itself: see ``tfmmrank.training.fit_ensemble``.
 
     Args:
         members: two or more adapted rankers of one configuration.
         name: the model's name.
 
     Raises:
-        ValueError: for fewer than two members, or such as differ in more than their weights.
+        ValueError: for fewer than two members, or such as differ in more than what was trained.
     """
 
-    def __init__(self, members: Sequence[Ranker], name: str | None = None) -> None:
+    def __init__(self, members: Sequence[Ranker], name: str | None = None, _fresh: bool = False) -> None:
         if len(members) < 2:
             raise ValueError(f"an ensemble of {len(members)} rankers; expected at least 2")
         first = members[0]
         for number, member in enumerate(members[1:], 1):
-            if _alike(member) != _alike(first):
-                raise ValueError(f"member {number} is not configured and adapted as member 0; train all by one recipe")
+            if _config(member) != _config(first) or (not _fresh and _frozen(member) != _frozen(first)):
+                raise ValueError(
+                    f"member {number} is not configured and adapted as member 0, or has other frozen weights; train "
+                    "all by one recipe"
+                )
         match = first.matching.matches if first.matching is not None else ()
         super().__init__(first.towers, first.fusion, match=match, columns=first.columns, name=name)
         self.cross, self.matching = first.cross, first.matching
@@ -65,7 +68,7 @@ class Ensemble(Ranker):
             member.score(_of_member(query, number), _of_member(item, number), slot_mask, training)
             for number, member in enumerate(self.members)
         ]
-        return tf.add_n(scores) / len(scores)
+        return tf.where(slot_mask, tf.add_n(scores) / len(scores), scores[0])
 
     def scores_hiding(self, batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         """See ``Ranker``."""
@@ -86,13 +89,18 @@ class Ensemble(Ranker):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Ensemble:
         """The ensemble of ``get_config``, with fresh weights."""
-        return cls([Ranker.from_config(member) for member in config["members"]], name=config["name"])
+        return cls([Ranker.from_config(member) for member in config["members"]], name=config["name"], _fresh=True)
 
 
-def _alike(member: Ranker) -> dict[str, Any]:
+def _config(member: Ranker) -> dict[str, Any]:
     """The configuration less the names that Keras numbers within a process."""
     config = {key: value for key, value in member.get_config().items() if key != "name"}
     return {**config, "fusion": {key: value for key, value in config["fusion"].items() if key != "name"}}
+
+
+def _frozen(member: Ranker) -> dict[str, bytes]:
+    """Digests of the weights that items are sent through ahead of training."""
+    return {tower.name: tower.embed_state() for tower in member.towers}
 
 
 def _of_member(tokens: Mapping[str, Tokens], number: int) -> dict[str, Tokens]:

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from tfmmrank.columns import RankerColumns, batches_for, columns_read, missing_values
 from tfmmrank.cross_tower import CrossTower
+from tfmmrank.data.batches import ListBatches
 from tfmmrank.fusion import Fusion, fusions
 from tfmmrank.matching import Match, MatchFeatures, matches
 from tfmmrank.objectives import get_loss, get_metric
@@ -93,6 +94,8 @@ class Ranker(tfrs.Model):
         self._hide = {
             name: keras.layers.Dropout(rate, name=f"hide_{name}") for name, rate in (modality_dropout or {}).items()
         }
+        for drop in self._hide.values():
+            drop.build(None)  # its random state exists, and is checkpointed, from the start
         self._watch(None)
 
     # -- preprocessing: raw columns to numbers, on the host -----------------------------------------------------------
@@ -114,7 +117,9 @@ class Ranker(tfrs.Model):
         self.columns = self.columns_in(data)
         lists = data.lists("train")
         for owner in (tower for tower in self.towers if tower.share is None):
-            users = [tower for tower in self.towers if tower is owner or tower.share is owner]
+            users = [owner]
+            if owner.learns_from_sharers:
+                users = [tower for tower in self.towers if tower is owner or tower.share is owner]
             owner.adapt(batches_for(owner, users, data, lists))
         if self.matching is not None:
             self.build_from_columns()
@@ -124,8 +129,8 @@ class Ranker(tfrs.Model):
     def _match_values(self, data: Any, progress: bool) -> Iterator[np.ndarray]:
         """Raw match features ``[n, M]`` of the training pairs."""
         compare = tf.function(self.match_features, autograph=False)
-        for batch, _, _ in data.dataset("train", self, batch_size=16, static=True, progress=progress):
-            yield compare(batch).numpy()[batch["slot_mask"].numpy()]
+        for batch, _, _ in ListBatches(data, "train", self, batch_size=16, static=True, progress=progress).epoch(0):
+            yield compare(batch).numpy()[batch["slot_mask"]]
 
     def match_features(self, batch: Mapping[str, Any]) -> Any:
         """Match features of a batch as they come, float32 ``[B, L, M]``; ``matching.names`` names them.
@@ -173,7 +178,9 @@ class Ranker(tfrs.Model):
             prefix = f"{side}/{tower.name}/"
             own: Any = {key[len(prefix) :]: value for key, value in features.items() if key.startswith(prefix)}
             if tower.name in self._matched:
-                own = tokens[tower.name + _MATCH] = tower.match_tokens(own, training)
+                tokens[tower.name + _MATCH] = tower.match_tokens(own, training)
+                if tower.goes_on_from_match_tokens:
+                    own = tokens[tower.name + _MATCH]
             if tower.fused:
                 tokens[tower.name] = _checked(tower, Tokens(*tower(own, training=training)))
         return tokens
@@ -348,8 +355,9 @@ class Ranker(tfrs.Model):
         scores = tf.where(known, scores, tf.zeros_like(scores))
         loss = self.task(labels, scores, sample_weight=weights, training=training, compute_metrics=False)
         for metric in self.task.metrics:
-            # Label weights are the loss's, NDCG is reported without them; but lists of padding alone count for nothing.
-            metric.update_state(labels, scores, sample_weight=tf.cast(known, scores.dtype))
+            # Label weights are the loss's: NDCG is reported without them. Lists without a positive label are skipped.
+            counted = known & tf.reduce_any(labels > 0, axis=1, keepdims=True)
+            metric.update_state(labels, scores, sample_weight=tf.cast(counted, scores.dtype))
         lists = tf.reduce_sum(tf.cast(tf.reduce_any(known, axis=1), loss.dtype))
         self.loss_tracker.update_state(loss / tf.maximum(lists, 1.0), sample_weight=lists)
         if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -571,7 +579,7 @@ def _write_weights(ranker: Ranker, file: Path) -> None:
 def _read_weights(ranker: Ranker, file: Path) -> None:
     """Raises ValueError when the file is not of this ranker."""
     with safe_open(file, "numpy") as saved:
-        keys = sorted(saved.keys())
+        keys = sorted(saved.keys(), key=lambda key: int(key.split()[0]))
         values = [saved.get_tensor(key) for key in keys]
     shapes = [tuple(value.shape) for value in values], [tuple(weight.shape) for weight in ranker.weights]
     if shapes[0] != shapes[1]:

@@ -395,7 +395,9 @@ class TrainConfig(_Part):
     weight_averaging: float | None = Field(
         default=None, gt=0, lt=1, description="decay a step of the average that is validated and kept; null: none"
     )
-    clip_norm: float | None = Field(default=1.0, gt=0)
+    clip_norm: float | None = Field(
+        default=1.0, gt=0, description="of all gradients together; with encoder_learning_rate, the encoders' apart"
+    )
     epochs: int = Field(default=20, gt=0)
     patience: int = Field(default=5, ge=0, description="epochs without a better validation NDCG@10; 0: no limit")
     batch_size: int = Field(default=32, gt=0, description="lists a step")

@@ -17,7 +17,7 @@ def _features(count=2, size=32):
 
 @pytest.fixture(scope="module")
 def frozen():
-    return load_image_encoder("MobileNetV2", size=32, output="both")
+    return ApplicationEncoder("MobileNetV2", size=32, output="both")
 
 
 def test_features_are_those_of_keras(frozen):
@@ -73,5 +73,7 @@ def test_unknown_sources_are_named():
         load_image_encoder("MobilNetV2")
     with pytest.raises(ValueError, match='did you mean "efficientnet_lite0"'):
         load_image_encoder("efficientnet_lite")
+    with pytest.raises(ValueError, match="is not trained .* and has no weights"):
+        load_image_encoder("MobileNetV2", size=32)
     with pytest.raises(ValueError, match="ApplicationEncoder cannot be split"):
         load_image_encoder("MobileNetV2", size=32, trainable_blocks=2)

@@ -136,15 +136,6 @@ def test_sum_mean_max_min_by_hand():
         np.testing.assert_allclose(out[0, 0], value)
 
 
-def test_weighted_reports_its_weights(rng):
-    query, item = make(rng)
-    fusion = fusions["weighted"](dim=D)
-    with pytest.raises(ValueError, match="not been called"):
-        fusion.weights_by_modality  # noqa: B018
-    fusion(query, item)
-    assert fusion.weights_by_modality == pytest.approx({"title": 1 / 3, "image": 1 / 3, "behaviour": 1 / 3})
-
-
 def test_gate_follows_the_query(rng):
     query, item = make(rng)
     fusion = fusions["gated"](dim=D)

@@ -4,6 +4,7 @@ import bm25s
 import numpy as np
 import pytest
 
+from tests.conftest import encode_picture
 from tests.tiny_shop import MemoryShop, make_recipe
 from tfmmrank.matching import CosineMatch, LateMatch, LexicalMatch, MatchFeatures, matches
 from tfmmrank.ranker import Ranker
@@ -203,3 +204,19 @@ def test_what_cannot_be_matched_is_told(shop):
     with pytest.raises(ValueError, match='tower "asked" has output None; expected one of pooled, both'):
         build(m={"kind": "cosine", "query": "asked", "item": "words"})
     assert set(matches) >= {"cosine", "late", "lexical"}
+
+
+def test_word_statistics_are_of_the_items_alone(tmp_path):
+    """However many queries there are: of two columns, which a query tower of one shares."""
+    shop = MemoryShop(tmp_path, encode_picture)
+    shop.item_columns = {**shop.item_columns, "brand": "text"}
+    towers = {
+        "words": {"kind": "lexical", "columns": ["title", "brand"]},
+        "asked": {"kind": "lexical", "side": "query", "columns": ["query"], "share": "words"},
+    }
+    match = {"words": {"kind": "lexical", "query": "asked", "item": "words"}}
+    ranker = build_ranker(make_recipe({"towers": towers, "match": match, "cross": {"layers": 0, "deep": []}}), shop)
+    alone = LexicalTower(["title", "brand"])
+    alone.adapt([shop.catalogue.rows(np.arange(40), ["title", "brand"])])
+    np.testing.assert_array_equal(ranker.towers[0].idf, alone.idf)
+    np.testing.assert_array_equal(ranker.towers[0].mean_length, alone.mean_length)

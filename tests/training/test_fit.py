@@ -30,6 +30,7 @@ MODEL = {
     },
     "fusion": {"kind": "sum"},
     "cross": {"layers": 1, "deep": [16], "dropout": 0.2},
+    "modality_dropout": {"title": 0.2},
 }
 
 
@@ -141,6 +142,24 @@ def test_a_checkpoint_of_something_else_is_refused(shop, tmp_path_factory, tmp_p
     other = MemoryShop(tmp_path_factory.mktemp("other"), encode_picture, seed=9, lists=22)
     with pytest.raises(ValueError, match="of another model, dataset or training options"):
         train(other, tmp_path, epochs=2)
+    train(shop, tmp_path, epochs=2)
+    with pytest.raises(ValueError, match="2 epochs are trained, and train.epochs is 1"):
+        train(shop, tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize("what", ["validation labels", "titles", "past clicks"])
+def test_a_checkpoint_of_changed_data_is_refused(shop, tmp_path_factory, tmp_path, what):
+    train(shop, tmp_path, epochs=1)
+    changed = MemoryShop(tmp_path_factory.mktemp("changed"), encode_picture, lists=22)
+    # Turned round, so that what towers learn from all of it is the same.
+    if what == "validation labels":
+        changed.lists("valid").labels = changed.lists("valid").labels[::-1]
+    elif what == "past clicks":
+        changed.lists("train").slots["past_clicks"] = changed.lists("train").slots["past_clicks"][::-1]
+    else:
+        changed.catalogue._columns["title"] = changed.catalogue._columns["title"][::-1]
+    with pytest.raises(ValueError, match="of another model, dataset or training options"):
+        train(changed, tmp_path, epochs=2)
 
 
 def test_early_stopping(shop, tmp_path):

@@ -20,8 +20,12 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 out = Path(sys.argv[1])
 model = {**MODEL, "cross": {"layers": 1, "deep": [16]}}
+model["modality_dropout"] = {}
+model["match"] = {"words": {"kind": "lexical", "query": "asked", "item": "words"}}
 model["towers"] = {name: {**tower, "dropout": 0.0} if "share" not in tower else tower
                    for name, tower in model["towers"].items()}
+model["towers"]["words"] = {"kind": "lexical", "columns": ["title"]}
+model["towers"]["asked"] = {"kind": "lexical", "side": "query", "columns": ["query"], "share": "words"}
 # 24 lists are three steps of one replica with eight lists, or of two with four each; of 18 lists, one replica of the
 # last step gets none.
 for lists, name in ((24, "even"), (18, "odd")):

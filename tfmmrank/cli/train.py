@@ -57,7 +57,6 @@ def command(
     from tfmmrank.training import build_ranker, fit, fit_ensemble, make_strategy
 
     if members > 1:
-        keep_recipe(loaded, run)
         _, histories = fit_ensemble(loaded, prepared, run, members, resume=resume, progress=output.progress)
         kept = [best_epoch(history) for history in histories]
         lines = [f"{run}: an ensemble", *(f"  member {k}: {describe_best(best)}" for k, best in enumerate(kept))]

@@ -124,6 +124,16 @@ class ListBatches:
         weights = np.where(slot_mask, self.lists.weights[places], 0.0).astype(np.float32)
         return features, labels, weights
 
+    def numbers(self) -> Iterator[np.ndarray]:
+        """All numbers that batches are made of, in parts: what tells this split's batches from others."""
+        yield from (self.lists.offsets, self.lists.item_rows, self.lists.labels, self.lists.weights)
+        yield from (*self.query.values(), *self.slot.values())
+        rows = np.unique(self.lists.item_rows)
+        rows = rows[rows >= 0]
+        for array in self.item.values():
+            for start in range(0, len(rows), _COUNTED):
+                yield array[rows[start : start + _COUNTED]]
+
     def _rounded(self, multiple_of: int) -> int:
         """Batches an epoch, with those that make them a multiple."""
         return -(-len(self) // multiple_of) * multiple_of

@@ -16,6 +16,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tfmmrank.towers.base import Tower
 
 _BATCH = 64  # of embed: one shape, so that it is traced once; few enough for pictures in a CPU's memory
 _COPIED = 1024  # rows at once
+_LIBRARIES = ("tensorflow", "tensorflow-text", "keras-nlp")  # whose ops preprocess and embed
 _ROOMS = ("encoders", "towers")  # where preprocessing and embedding are written
 
 
@@ -82,6 +84,7 @@ def item_features(prepared: Any, tower: Tower, progress: bool = True) -> dict[st
 def _key(tower: Tower, prepared: Any) -> str:
     """Changes whenever an item's features may: code, settings and what was learnt, the sharing tower's included."""
     parts: list[Any] = [prepared.item_columns[name] for name in tower.columns]
+    parts += [version(library) for library in _LIBRARIES]
     for each in (tower, tower.share):
         if each is not None:
             kind = type(each)

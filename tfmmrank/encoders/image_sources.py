@@ -63,6 +63,11 @@ def load_image_encoder(source: str, **options: Any) -> PictureEncoder:
         return make(**options)
     known = application_names()
     if source in known:
+        if options.get("weights") is None and options.get("trainable_blocks", 0) == 0:
+            raise ValueError(
+                f"{source} is not trained (trainable_blocks is 0) and has no weights, and so tells nothing; give it "
+                "weights (imagenet, or a file) or trainable_blocks: null"
+            )
         return ApplicationEncoder(source, **options)
     named = [f"{name}PATH" if name.endswith(":") else name for name in IMAGE_SOURCES]
     raise ValueError(

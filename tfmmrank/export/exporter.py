@@ -83,7 +83,7 @@ def export(
 
 def _check_precision(ranker: Any) -> None:
     for layer in ranker._flatten_layers(include_self=False):
-        if layer is not ranker.task and layer.compute_dtype in ("bfloat16", "float16"):
+        if layer.compute_dtype in ("bfloat16", "float16"):
             raise ValueError(
                 f'layer "{layer.name}" computes in {layer.compute_dtype}, and a ranker is served in float32: save it '
                 "(save_ranker), and export what load_ranker gives where Keras's global policy is float32"
@@ -104,9 +104,8 @@ def _save(ranker: Any, table: ItemTable | None, functions: Mapping[str, Any], di
 def _resources(ranker: Any, functions: Iterable[Any]) -> list[Any]:
     """The lookup tables and their like among the ranker's parts that the functions use."""
     captured = {id(handle) for function in functions for handle, _ in function.graph.captures}
-    parts = [layer for layer in (*ranker.towers, ranker.fusion, *ranker.layers) if layer is not ranker.task]
     found: dict[int, Any] = {}
-    for part in parts:
+    for part in (*ranker.towers, ranker.fusion, *ranker.layers):
         for child in tf.train.TrackableView(part).descendants():
             if not isinstance(child, tf.Variable) and id(getattr(child, "resource_handle", None)) in captured:
                 found[id(child)] = child

@@ -52,11 +52,6 @@ class ItemTable:
             self._tokens = _encode_catalogue(ranker, data, self.size, progress)
             self._slots = _current_slots(data, columns, self.size)
 
-    @property
-    def variables(self) -> list[Any]:
-        """The matrices."""
-        return [part for tokens in self._tokens.values() for part in tokens] + list(self._slots.values())
-
     def rows(self, ids: Any) -> Any:
         """Ids, string of any shape, to rows, int64; ``size`` where unknown."""
         return self.rows_of_ids.lookup(ids)

@@ -20,7 +20,7 @@ class Match(keras.layers.Layer):
     Args:
         query: name of the query's tower.
         item: name of the item's tower.
-        name: the match's name.
+        name: the match's name; default: its class's.
 
     Attributes:
         features: names of the numbers.
@@ -30,7 +30,7 @@ class Match(keras.layers.Layer):
 
     def __init__(self, query: str, item: str, name: str | None = None, **kwargs: Any) -> None:
         # Keras would bring one of two arguments to float32, and leave the other in half precision.
-        super().__init__(name=name, **{"dtype": "float32", "autocast": False, **kwargs})
+        super().__init__(name=name or type(self).__name__, **{"dtype": "float32", "autocast": False, **kwargs})
         self.query, self.item = query, item
 
     def bind(self, query: Tower, item: Tower) -> None:

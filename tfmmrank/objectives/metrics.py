@@ -1,7 +1,8 @@
 """TF-Ranking's Keras metrics by name, for watching training and choosing its best epoch.
 
-The figures to report come from ``tfmmrank.evaluation``: TF-Ranking skips what has no positive label without counting
-it, and by itself breaks ties at random, so that an epoch measured twice has two values.
+TF-Ranking by itself breaks ties at random, so that an epoch measured twice has two values, and counts a list without a
+positive label as 0. Here ties rank worst first, and the Ranker leaves such lists out, as ``tfmmrank.evaluation`` does.
+Figures to report come from there: it says how many lists were left out.
 """
 
 from __future__ import annotations

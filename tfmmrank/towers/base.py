@@ -46,6 +46,10 @@ class Tower(keras.layers.Layer):
     fusible: bool = True
     #: Options that a sharing tower takes from its owner, whatever it is given itself; None: the class does not tell.
     shared_options: tuple[str, ...] | None = None
+    #: Whether ``adapt`` also sees the raw values of the towers that share with it.
+    learns_from_sharers: bool = True
+    #: Whether ``call`` takes what ``match_tokens`` gave, where that was needed too, instead of what ``embed`` gave.
+    goes_on_from_match_tokens: bool = False
 
     def __init__(
         self,
@@ -78,7 +82,8 @@ class Tower(keras.layers.Layer):
     def adapt(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Learns preprocessing from raw batches; ``batches`` yields ``{column: array [n, ...]}``, once through.
 
-        Not called on a tower that shares: its raw values (renamed to the owner's columns) go to the owner.
+        Not called on a tower that shares: its raw values (renamed to the owner's columns) go to the owner, unless
+        ``learns_from_sharers`` is False.
         """
 
     def preprocess(self, raw: Mapping[str, Any]) -> dict[str, Any]:

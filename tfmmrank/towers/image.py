@@ -116,6 +116,10 @@ class ImageTower(Tower):
         mask = tf.repeat(present[:, None], values.shape[1], axis=1)
         return Tokens(tf.where(mask[..., None], values, tf.zeros_like(values)), mask)
 
+    def embed_config(self) -> dict[str, Any]:
+        """What pictures are made into pixels by."""
+        return {"columns": self.columns, "size": self.size}
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``."""
         return {

@@ -45,6 +45,7 @@ class LexicalTower(Tower):
 
     match_width = 4
     fusible = False
+    learns_from_sharers = False
     shared_options = ("stem", "k1", "b")
 
     def __init__(
@@ -149,6 +150,10 @@ class LexicalTower(Tower):
     def match_tokens(self, features: Mapping[str, Any], training: bool = False) -> Tokens:
         """Words ``[n, max_words, 4]``."""
         return Tokens(features["words"], features["words"][..., 0] >= 0)
+
+    def embed_config(self) -> dict[str, Any]:
+        """What texts are made into words by, besides the statistics."""
+        return {"columns": self.columns, **{key: getattr(self, key) for key in ("max_words", "stem", "k1", "b")}}
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the statistics are weights."""

@@ -117,6 +117,8 @@ class PretrainedTower(Tower):
             raise ValueError(f'encoder has the keys {", ".join(options) or "none"}; expected "source" among them')
         return type(self).load(**{"trainable_blocks": trainable_blocks, **options})
 
+    goes_on_from_match_tokens = True
+
     @property
     def match_width(self) -> int:  # type: ignore[override]
         """The encoder's width."""

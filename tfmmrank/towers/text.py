@@ -201,6 +201,10 @@ class TextTower(Tower):
             return Tokens(values[:, None], tf.reduce_any(mask, axis=1, keepdims=True))
         return Tokens(values, mask)
 
+    def embed_config(self) -> dict[str, Any]:
+        """What texts are made into ids by."""
+        return {"columns": self.columns, "vocabulary": self.vocabulary, "max_tokens": self.max_tokens}
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``, with the vocabulary learnt (of the owner only, when shared)."""
         return {

@@ -1,8 +1,9 @@
 """Recipe to ranker, training, strategies."""
 
 from tfmmrank.training.build import build_ranker, seed_everything
+from tfmmrank.training.checkpoint import OtherTraining
 from tfmmrank.training.ensembles import fit_ensemble
 from tfmmrank.training.fit import fit, make_optimizer
 from tfmmrank.training.strategies import make_strategy
 
-__all__ = ["build_ranker", "fit", "fit_ensemble", "make_optimizer", "make_strategy", "seed_everything"]
+__all__ = ["OtherTraining", "build_ranker", "fit", "fit_ensemble", "make_optimizer", "make_strategy", "seed_everything"]

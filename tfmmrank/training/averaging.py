@@ -26,6 +26,7 @@ class WeightAverage(keras.callbacks.Callback):
         self.averages = [tf.Variable(weight, trainable=False, name="average") for weight in variables]
         self.steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.checkpoint = tf.train.Checkpoint(averages=self.averages, steps=self.steps)
+        self._in_place = False
 
     @tf.function
     def _update(self) -> None:
@@ -42,14 +43,26 @@ class WeightAverage(keras.callbacks.Callback):
             weight.assign(average)
             average.assign(kept)
 
+    def put_in(self) -> None:
+        """Gives the model the averages."""
+        if not self._in_place:
+            self._swap()
+            self._in_place = True
+
+    def take_out(self) -> None:
+        """Gives the model its own weights back."""
+        if self._in_place:
+            self._swap()
+            self._in_place = False
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model has the averages within the block, and its own weights after it."""
-        self._swap()
+        self.put_in()
         try:
             yield
         finally:
-            self._swap()
+            self.take_out()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """After each step."""
@@ -57,8 +70,8 @@ class WeightAverage(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Validation measures the averages."""
-        self._swap()
+        self.put_in()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Training goes on with the weights."""
-        self._swap()
+        self.take_out()

@@ -13,13 +13,18 @@ from tfmmrank.stack import keras, tf
 from tfmmrank.training.averaging import WeightAverage
 
 
+class OtherTraining(ValueError):  # noqa: N818 - what was found, not what went wrong
+    """A folder's checkpoint is of another model, other data or other options than are to be trained."""
+
+
 class ResumableTraining(keras.callbacks.Callback):
     """Early stopping on a metric to maximise, best weights on disk, and checkpoints that continue exactly.
 
     A checkpoint holds weights, their average, optimizer slots, dropout's random state, the epoch and step reached, the
     history and the early stopping's counters. On a CPU with one seed, a run killed at any moment and started again ends
     with the weights of an uninterrupted one; but not with a loss that draws random numbers itself (Gumbel, ListMLE's
-    ties, YetiRank, RankDistil): TF-Ranking offers no state of theirs to keep, so that a resumed run draws others.
+    ties, YetiRank, RankDistil): TF-Ranking offers no state of theirs to keep, so that a resumed run draws others. The
+    history of an epoch in which a run was killed is that of the steps after it.
 
     Args:
         directory: where checkpoints go, the best epoch's in ``best``.
@@ -57,8 +62,10 @@ class ResumableTraining(keras.callbacks.Callback):
     def restore(self, model: Any) -> bool:
         """Binds to a built, compiled model and loads the last checkpoint; returns whether there was one.
 
+        Without one, the model as it is becomes the first.
+
         Raises:
-            ValueError: when it is of another model, other data or other training options.
+            OtherTraining: when it is of another model, other data or other training options.
         """
         model.build_optimizers()
         self._packed = tf.Variable("", dtype=tf.string)
@@ -75,11 +82,12 @@ class ResumableTraining(keras.callbacks.Callback):
         best = tf.train.Checkpoint(model=model)
         self.best = tf.train.CheckpointManager(best, str(self.directory / "best"), max_to_keep=1)
         if self.manager.latest_checkpoint is None:
+            self._save()  # interrupted in its first epoch, training begins from these weights again
             return False
         reader = tf.train.load_checkpoint(self.manager.latest_checkpoint)
         state = json.loads(reader.get_tensor("state/.ATTRIBUTES/VARIABLE_VALUE").decode())
         if state["of"] != self.of:
-            raise ValueError(
+            raise OtherTraining(
                 f"{self.directory}: the last checkpoint is of another model, dataset or training options; begin again "
                 "(resume=False, --restart) or choose another folder"
             )

@@ -53,6 +53,7 @@ def fit_ensemble(
     folders = [run / MEMBERS / str(number) for number in range(members)]
     for each, folder in zip(recipes, folders, strict=True):
         check_run(each, folder, resume)
+    keep_recipe(recipe, run)
     strategy = make_strategy()
     for each, folder in zip(recipes, folders, strict=True):
         with fresh_session(), strategy.scope():

@@ -17,7 +17,7 @@ from tfmmrank.schema import TrainConfig
 from tfmmrank.stack import keras, tf
 from tfmmrank.training.averaging import WeightAverage
 from tfmmrank.training.build import seed_everything
-from tfmmrank.training.checkpoint import ResumableTraining
+from tfmmrank.training.checkpoint import OtherTraining, ResumableTraining
 from tfmmrank.training.mixed import copy_weights, mixed_twin
 
 OPTIMIZERS = ["adadelta", "adagrad", "adam", "adamax", "adamw", "ftrl", "nadam", "rmsprop", "sgd"]
@@ -70,7 +70,8 @@ def fit(
         config: the recipe's train part.
         data: a ``Prepared`` dataset with a split ``train``, and ``valid`` for early stopping.
         run: folder for checkpoints, TensorBoard logs, ``history.json`` and ``ranker/``.
-        resume: whether to go on from the last checkpoint in ``run``; False starts afresh.
+        resume: whether to go on from the last checkpoint in ``run``; False removes what is there, and begins with the
+            weights that the ranker has.
         progress: whether to show Keras's progress bar.
         callbacks: Keras callbacks of your own. They run after those that keep checkpoints, and see the epochs trained
             by this call alone; what they raise ends the training, which then can be resumed. In mixed precision their
@@ -111,11 +112,16 @@ def fit(
     average = None
     if config.weight_averaging is not None:
         average = WeightAverage(trained.trainable_variables, config.weight_averaging)
-    of = _fingerprint(ranker, config, batches, replicas)
+    of = _fingerprint(ranker, config, [batches, *([valid] if valid is not None else [])], replicas)
     keeper = ResumableTraining(
         checkpoints, steps, of, patience=config.patience, every_steps=config.checkpoint_every_steps, average=average
     )
     keeper.restore(trained)
+    if keeper.state["epoch"] > config.epochs:
+        raise OtherTraining(
+            f"{checkpoints}: {keeper.state['epoch']} epochs are trained, and train.epochs is {config.epochs}; ask for "
+            "no fewer, begin again (resume=False, --restart) or choose another folder"
+        )
 
     def run_epochs(first: int, last: int, skip: int = 0) -> None:
         trained.fit(
@@ -136,11 +142,15 @@ def fit(
             verbose=_verbosity(progress),
         )
 
-    if keeper.state["step"] and not keeper.state["done"]:
-        # Keras takes the first epoch's number of steps for every epoch's, and this one is cut short.
-        run_epochs(keeper.state["epoch"], keeper.state["epoch"] + 1, keeper.state["step"])
-    if keeper.state["epoch"] < config.epochs and not keeper.state["done"]:
-        run_epochs(keeper.state["epoch"], config.epochs)
+    try:
+        if keeper.state["step"] and not keeper.state["done"]:
+            # Keras takes the first epoch's number of steps for every epoch's, and this one is cut short.
+            run_epochs(keeper.state["epoch"], keeper.state["epoch"] + 1, keeper.state["step"])
+        if keeper.state["epoch"] < config.epochs and not keeper.state["done"]:
+            run_epochs(keeper.state["epoch"], config.epochs)
+    finally:
+        if average is not None:
+            average.take_out()  # where validation was interrupted
     keeper.restore_best()
     if trained is not ranker:
         copy_weights(trained, ranker)
@@ -159,16 +169,17 @@ def _compile(ranker: Any, config: TrainConfig, steps: int) -> None:
     )
 
 
-def _fingerprint(ranker: Any, config: TrainConfig, batches: ListBatches, replicas: int) -> str:
-    """Changes with whatever changes a step: what the towers learnt from data, the lists, the options, the replicas."""
-    free = {"epochs", "patience", "checkpoint_every_steps"} - ({"epochs"} if config.schedule == "cosine" else set())
+def _fingerprint(ranker: Any, config: TrainConfig, splits: Sequence[ListBatches], replicas: int) -> str:
+    """Changes with whatever changes what is trained and kept: options, towers, replicas, all numbers that are read."""
+    free = {"epochs", "checkpoint_every_steps"} - ({"epochs"} if config.schedule == "cosine" else set())
     options = config.model_dump(mode="json", exclude=free)
     model = ranker.get_config()
     del model["name"], model["fusion"]["name"]  # Keras numbers them within a process
-    parts = [model, options, replicas, batches.lists.query_ids.tolist()]
+    parts = [model, options, replicas, [batches.lists.query_ids.tolist() for batches in splits]]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for array in (batches.lists.item_rows, batches.lists.labels, batches.lists.weights):
-        digest.update(array.tobytes())
+    for batches in splits:
+        for array in batches.numbers():
+            digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,13 @@ def encode_picture(color=(200, 30, 30), size=(40, 30), form="PNG", mode="RGB", *
     out = io.BytesIO()
     Image.new("RGB", size, color).convert(mode).save(out, form, **options)
     return out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _quick_tracing():
+    """Graphs run as they are traced: optimising each takes longer than a test runs it. What is served is optimised."""
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pytest
 
 from tests.conftest import encode_picture
 from tests.tiny_shop import MemoryShop, as_bytes, make_recipe
-from tests.towers.tiny_encoders import MODEL as WHOLE
 from tests.towers.tiny_encoders import add_sources
 from tfmmrank import Ensemble, fit_ensemble
 from tfmmrank.evaluation.masking import masked_scores
@@ -15,9 +14,18 @@ from tfmmrank.ranker import Ranker
 from tfmmrank.training import build_ranker
 
 MODEL = {
-    **WHOLE,
-    "towers": {name: tower for name, tower in WHOLE["towers"].items() if name != "image"},  # quicker
-    "match": {"title": {"kind": "cosine", "query": "query", "item": "title"}},
+    "dim": 8,
+    "towers": {
+        "query": {"kind": "text", "side": "query", "columns": ["query"], "layers": 0},
+        "title": {"kind": "text", "columns": ["title"], "share": "query"},
+        "image": {"kind": "pretrained_image", "columns": ["image"], "encoder": {"source": "tiny"}},
+        "words": {"kind": "lexical", "columns": ["title"]},
+        "asked": {"kind": "lexical", "side": "query", "columns": ["query"], "share": "words"},
+        "behaviour": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]},
+    },
+    "match": {"words": {"kind": "lexical", "query": "asked", "item": "words"}},
+    "fusion": {"kind": "mean"},
+    "cross": {"layers": 1, "deep": [16]},
 }
 OPTIONS = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-3, "seed": 4}
 
@@ -98,7 +106,7 @@ def test_what_is_no_ensemble_is_told(trained, shop):
     with pytest.MonkeyPatch.context() as patch:
         add_sources(patch)
         other = build_ranker(make_recipe(MODEL), shop)
-    frozen = other.towers[0].encoder.frozen_weights()[0]
+    frozen = other.towers[2].encoder.frozen_weights()[0]
     frozen.assign(frozen + 1.0)
     with pytest.raises(ValueError, match="other frozen weights"):
         Ensemble([ensemble.members[0], other])

@@ -140,6 +140,7 @@ def test_fit_learns_and_predict_and_evaluate_behave(shop, tmp_path):
     np.testing.assert_allclose(fresh.predict(test, verbose=0), scores, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_whole_step_compiles_with_xla_and_gives_the_same_loss(shop):
     """Forward, loss, gradient and update, without dropout, whose random numbers differ under XLA."""
     losses = []

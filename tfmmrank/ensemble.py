@@ -41,6 +41,13 @@ class Ensemble(Ranker):
         self.cross, self.matching = first.cross, first.matching
         self.members = list(members)
 
+    def build_from_columns(self) -> Ensemble:
+        """Creates all weights, those of the members' preprocessing too, which the ensemble itself does not use."""
+        for member in self.members:
+            member.build_from_columns()
+        super().build_from_columns()
+        return self
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Not an ensemble's: its members are trained each by itself."""
         raise NotImplementedError("an ensemble is not trained; train its members, see tfmmrank.training.fit_ensemble")

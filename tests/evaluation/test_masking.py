@@ -21,6 +21,7 @@ class LettersTower(Tower):
     """How often some letters stand in a text: fused, and compared by their cosine."""
 
     match_width, output_kind = 3, "pooled"
+    goes_on_from_match_tokens = True
 
     def preprocess(self, raw):
         text = raw[self.columns[0]]

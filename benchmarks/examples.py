@@ -59,7 +59,7 @@ def query_folds(name: str, folds: int, seed: int, out: Path) -> list[Path]:
     """Query tables of a cross-validation over all of an example's queries, whatever their split.
 
     Fold k's test queries are one part of ``folds`` equal ones, its validation queries the next part, and the others
-    train, so that each query is tested once, by a model that saw neither its labels nor its words' judgements.
+    train, so that each query is tested once, by a model that did not see its labels.
 
     Returns:
         The tables' paths, one a fold, under ``out``.
@@ -73,6 +73,22 @@ def query_folds(name: str, folds: int, seed: int, out: Path) -> list[Path]:
         paths.append(out / f"queries-{fold}.csv")
         queries.assign(split=split).to_csv(paths[-1], index=False)
     return paths
+
+
+def same_words(name: str) -> set[str]:
+    """Test queries of an example that ask a training query's words, whatever their order and number.
+
+    "womens brown kurta" is "brown kurta for women": what was judged for the one tells the other's grades.
+    """
+    queries = pd.read_csv(data_folder() / name / "queries.csv")
+    words = queries["query"].map(_bag)
+    trained = set(words[queries["split"] == "train"])
+    return set(queries["query_id"][(queries["split"] == "test") & words.isin(trained)].astype(str))
+
+
+def _bag(query: str) -> frozenset[str]:
+    words = query.lower().replace("women", "woman").replace("men", "man").replace("'", "").split()
+    return frozenset(word.removesuffix("s") for word in words if word not in ("for", "in", "the", "with", "of", "a"))
 
 
 def hold_out_items(name: str, share: float, seed: int, out: Path) -> Path:

@@ -10,11 +10,12 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tfmmrank.evaluation.metrics import TIES_AVERAGED
+from tfmmrank.evaluation.tables import p_text
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = {"README.md": 0, "README.zh-CN.md": 1}  # and their language
@@ -45,15 +46,16 @@ _DEMO = (
 )
 _REAL = (
     (
-        "| data | tfmmrank | LambdaMART | zero-shot encoder | BM25 | test queries |",
+        "| data | tfmmrank | LambdaMART | zero-shot encoder | BM25 | test queries (skipped) |",
         "NDCG@10 [95% interval], gain 2^grade − 1, ties ranked worst first (BM25's averaged), mean of {seeds} seeds. "
-        "Recipes chosen on validation; every peer, p-value and ablation: [docs/quality.md](docs/quality.md). Printed "
-        "by `make bench`, {machine}, {date}.",
+        "LambdaMART and encoder: the better of their kinds on these lists. Every peer, p-value and ablation, and what "
+        "the recipes were chosen on: [docs/quality.md](docs/quality.md). Printed by `make bench`, {machine}, {date}.",
     ),
     (
-        "| 数据 | tfmmrank | LambdaMART | 零样本编码器 | BM25 | 测试查询 |",
+        "| 数据 | tfmmrank | LambdaMART | 零样本编码器 | BM25 | 测试查询（跳过） |",
         "NDCG@10 [95% 置信区间]，增益为 2^等级 − 1，同分时按最差顺序计（BM25 取平均），{seeds} 个随机种子的均值。"
-        "配方只在验证集上选择；全部对照、p 值与消融见 [docs/quality.md](docs/quality.md)。"
+        "LambdaMART 与编码器各取其变体中在这些列表上较好的一个。全部对照、p 值、消融以及配方的选择依据见 "
+        "[docs/quality.md](docs/quality.md)。"
         "由 `make bench` 输出，{machine}，{date}。",
     ),
 )
@@ -91,9 +93,15 @@ def real_table(found: dict[str, dict[str, Any]], language: int) -> str:
             _best(systems, main + TIES_AVERAGED, "bm25"),
         ]
         value = f"**{model['mean']:.3f}** [{model['low']:.3f}, {model['high']:.3f}]"
-        lines.append(f"| `{name}` | {value} | {' | '.join(peers)} | {model['used']} |")
-    some = next(iter(found.values()))
-    return "\n".join([*lines, "", caption.format(**{**some, "seeds": len(some["seeds"])}), ""])
+        lines.append(f"| `{name}` | {value} | {' | '.join(peers)} | {model['used']} ({model['skipped']}) |")
+    facts = {key: _of_all(found, key) for key in ("machine", "date")}
+    seeds = " / ".join(sorted({str(len(section["seeds"])) for section in found.values()}))
+    return "\n".join([*lines, "", caption.format(**facts, seeds=seeds), ""])
+
+
+def _of_all(found: dict[str, dict[str, Any]], key: str) -> str:
+    """What the sections say, each thing once."""
+    return ", ".join(sorted({str(section[key]) for section in found.values()}))
 
 
 def _best(systems: dict[str, Any], metric: str, kind: str) -> str:
@@ -103,7 +111,7 @@ def _best(systems: dict[str, Any], metric: str, kind: str) -> str:
 
 def systems_table(found: dict[str, Any]) -> str:
     """All systems of a section, best first, with differences from the reference and p-values."""
-    main, reference = found["main"], found["reference"]
+    reference = found["reference"]
     lines = [
         f"| system | NDCG@10 [95%] | − {reference} | p | p (Holm) | ties averaged |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -117,22 +125,48 @@ def systems_table(found: dict[str, Any]) -> str:
             ]
     else:
         lines += [_row(found, name) for name in _best_first(found, found["systems"])]
+    return "\n".join([*lines, "", "\n\n".join(_notes(found)), ""])
+
+
+def _notes(found: dict[str, Any]) -> Iterator[str]:
+    """What a table's numbers rest on, and what else was found."""
+    main, reference = found["main"], found["reference"]
     values = found["systems"][reference]["metrics"][main]
-    lines += ["", f"{found['dataset']}: {values['convention']}; {values['used']} queries used, {values['skipped']} "
-              f"skipped. Rankers: mean of seeds {', '.join(map(str, found['seeds']))}. {found['machine']}, "
-              f"{found['date']}, {found['minutes']:.0f} minutes."]  # fmt: skip
+    yield (
+        f"{found['dataset']}: {values['convention']}; {values['used']} queries used, {values['skipped']} skipped. "
+        f"Brackets: {found['level']:.0%} bootstrap interval over queries. p: two-sided paired randomisation test "
+        f"against {reference}, {found['resamples']:,} flips of signs; Holm's for {len(found['systems']) - 1} comparisons. "
+        f"Seeds {', '.join(map(str, found['seeds']))}, {found['machine']}, {found['date']}."
+    )
+    if "by_seed" in found:
+        each = (f"{name} {', '.join(f'{value:.3f}' for value in some)}" for name, some in found["by_seed"].items())
+        yield (
+            "A query's value is the mean of one training a seed; intervals and p do not hold the differences between "
+            f"trainings, which are: {'; '.join(each)}. Peers that learn were trained with one seed."
+        )
+    if found.get("chosen"):
+        yield f"Chosen on validation lists: {'; '.join(f'{name}: {value}' for name, value in found['chosen'].items())}."
+    if "new_words" in found:
+        new = found["new_words"]
+        yield (
+            f"{new['of'] - new['queries']} of the {new['of']} test queries have the words of a training query, in "
+            f"another order or number. Of the {new['queries']} others alone: {_figures(new['systems'])}."
+        )
+    if "list_length" in found:
+        yield f"Lists hold {found['list_length']:.1f} items on average."
     if "slices" in found:
-        slices = "; ".join(f"{name}: {value:.3f}" for name, value in found["slices"].items())
-        lines += ["", f"The model's NDCG@10 by part of the queries: {slices}."]
+        yield f"The model's NDCG@10 by part of the queries: {_figures(found['slices'])}."
     if found.get("left_out"):
-        lines += [
-            "",
-            "Left out: " + "; ".join(f"{name}, because {why}" for name, why in found["left_out"].items()) + ".",
-        ]
+        yield f"Left out: {'; '.join(f'{name}, because {why}' for name, why in found['left_out'].items())}."
     if "mean_of_folds" in found:
-        folds = ", ".join(f"{name} {value:.3f}" for name, value in found["mean_of_folds"].items())
-        lines += ["", f"Mean of the folds' means, as LETOR reports it: {folds}."]
-    return "\n".join([*lines, ""])
+        yield (
+            "Mean of the folds' means, by the NDCG above and not by LETOR's script, which counts otherwise: "
+            f"{_figures(found['mean_of_folds'])}."
+        )
+
+
+def _figures(found: dict[str, float]) -> str:
+    return "; ".join(f"{name} {value:.3f}" for name, value in found.items())
 
 
 def _best_first(found: dict[str, Any], names: Iterable[str]) -> list[str]:
@@ -148,15 +182,10 @@ def _row(found: dict[str, Any], name: str) -> str:
         cells += ["", "", ""]
     else:
         cells.append(f"{difference['mean']:+.3f}")
-        cells += [_p(difference["p_value"]), _p(difference["p_holm"])]
+        floor = difference["p_value"] is not None and difference["p_value"] <= difference["p_floor"]
+        cells += ["" if p is None else p_text(p, floor) for p in (difference["p_value"], difference["p_holm"])]
     cells.append(f"{averaged['mean']:.3f}" if averaged else "")
     return f"| {' | '.join(cells)} |"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def speed_table(found: dict[str, Any]) -> str:

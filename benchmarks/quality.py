@@ -9,6 +9,7 @@ lists.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from benchmarks.examples import (
     hold_out_items,
     load_example,
     query_folds,
+    same_words,
     without_pictures,
     without_towers,
 )
@@ -44,6 +46,29 @@ SINGLE = {
 }
 _HELD_OUT, _WITHOUT_PICTURE = 0.2, 0.5
 _ROUNDS = 9  # of timing
+_STAMP = "bench.sha256"  # in a run's folder: what it was trained by
+#: Of the package, what a training's result may depend on.
+_TRAINS = ("data", "encoders", "towers", "fusion", "matching", "objectives", "training", ".")
+
+
+class Measured(NamedTuple):
+    """Systems on test lists.
+
+    Attributes:
+        table: each query's mean over the seeds.
+        ranker: of the first recipe and seed.
+        by_seed: mean NDCG@10 of each seed's ranker, by system.
+        chosen: what peers chose on validation lists, by system.
+    """
+
+    table: Any
+    ranker: Any
+    by_seed: dict[str, list[float]]
+    chosen: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**self.table.to_dict(), "by_seed": self.by_seed, "chosen": self.chosen}
 
 
 class Bench:
@@ -65,32 +90,33 @@ class Bench:
         return prepare(recipe, self.out / "data" / name, progress=False)
 
     def train(self, recipe: Any, data: Any, run: str, seed: int) -> Any:
-        """A ranker trained by a recipe, into ``out/runs/RUN-SEED``; done before, it is read."""
-        from tfmmrank.training import build_ranker, fit
+        """A ranker trained by a recipe, into ``out/runs/RUN-SEED``; done before by the same code, it is read."""
+        from tfmmrank.training import OtherTraining, build_ranker, fit
 
         folder = self.out / "runs" / f"{run}-{seed}"
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
         started = time.monotonic()
+        stamp = _digest(recipe)
+        if not (folder / _STAMP).is_file() or (folder / _STAMP).read_text("utf-8") != stamp:
+            _begin(folder, stamp)
         ranker = build_ranker(recipe, data, self.progress)
         try:
             history = fit(ranker, recipe.train, data, folder, progress=False)
-        except ValueError:  # of another recipe or dataset: an earlier bench
-            history = fit(ranker, recipe.train, data, folder, resume=False, progress=False)
+        except OtherTraining:  # of another dataset
+            _begin(folder, stamp)
+            history = fit(ranker, recipe.train, data, folder, progress=False)
         best = max(history["val_ndcg@10"])
         print(f"   {folder.name}: valid {best:.4f}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         return ranker
 
-    def table(self, data: Any, recipes: Mapping[str, Any], run: str, peers: str | None = "all") -> tuple[Any, Any]:
-        """Rankers by recipe, mean of the seeds, and peers on the test lists.
+    def table(self, data: Any, recipes: Mapping[str, Any], run: str, peers: str | None = "all") -> Measured:
+        """Rankers by recipe, mean of the seeds, and peers, of one seed, on the test lists.
 
         Args:
             data: the dataset.
             recipes: by system; the first is the reference of differences.
             run: begins the runs' names.
             peers: what ``fit_baselines`` takes as ``systems``; None: no peers.
-
-        Returns:
-            The table, and the first recipe's ranker of the first seed.
         """
         from tfmmrank.evaluation import compare, fit_baselines, scores_of
 
@@ -102,11 +128,31 @@ class Bench:
                 first = first if first is not None else ranker
                 scores[system] = scores_of(ranker, data, "test")
             tables.append(compare(data, "test", scores))
-        systems = {}
+        systems, chosen = {}, {}
         if peers is not None:
             for peer in fit_baselines(data, first, progress=self.progress, systems=peers):
                 systems[peer.name] = peer.scores(data, "test")
-        return mean_table(tables, compare(data, "test", systems) if systems else None), first
+                if hasattr(peer, "chosen"):
+                    chosen[peer.name] = str(peer.chosen)
+        by_seed = {system: [float(table.mean(system)) for table in tables] for system in recipes}
+        return Measured(mean_table(tables, compare(data, "test", systems) if systems else None), first, by_seed, chosen)
+
+
+def _digest(recipe: Any) -> str:
+    """Changes with a recipe, and with the code that trains by it."""
+    package = ROOT / "tfmmrank"
+    digest = hashlib.sha256(json.dumps([recipe.model.model_dump(mode="json"), recipe.train.model_dump(mode="json")],
+                                       sort_keys=True).encode())  # fmt: skip
+    for file in sorted(file for room in _TRAINS for file in (package / room).glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _begin(folder: Path, stamp: str) -> None:
+    """Empties a run's folder for a training by other code, by another recipe or on other data."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / _STAMP).write_text(stamp, "utf-8")
 
 
 def mean_table(tables: Sequence[Any], peers: Any | None = None) -> Any:
@@ -136,30 +182,36 @@ def demo(bench: Bench) -> dict[str, Any]:
     recipe = Recipe.load(make_demo_shop(bench.out / "tables" / "demo", seed=0))
     data = bench.prepare(recipe, "demo")
     alone = {system: without_towers(recipe, dropped) for system, dropped in SINGLE["demo"].items()}
-    table, _ = bench.table(data, {"model": recipe, **alone}, "demo")
+    measured = bench.table(data, {"model": recipe, **alone}, "demo")
+    table = measured.table
     print(table, flush=True)
     values = table.per_query("model").values
     slices = {name: float(np.nanmean(values[mask])) for name, mask in query_slices(data, "test").items()}
-    return {**table.to_dict(), "slices": slices}
+    return {**measured.to_dict(), "slices": slices}
 
 
 def fashion(bench: Bench) -> dict[str, Any]:
-    """Pictures, titles without colour, type and gender: peers, and single modalities."""
-    return _example(bench, "fashion")
+    """Pictures, titles without colour, type and gender: peers, single modalities, and what is asked in new words."""
+    found, table = _example(bench, "fashion")
+    asked_before = same_words("fashion")
+    new = np.array([query not in asked_before for query in table.query_ids])
+    values = {system: float(np.nanmean(table.per_query(system).values[new])) for system in table.rows}
+    return {**found, "new_words": {"queries": int(new.sum()), "of": len(new), "systems": values}}
 
 
 def crowd(bench: Bench) -> dict[str, Any]:
     """Human judgements of few queries: peers, and the title alone."""
-    return _example(bench, "crowd")
+    return _example(bench, "crowd")[0]
 
 
-def _example(bench: Bench, name: str) -> dict[str, Any]:
+def _example(bench: Bench, name: str) -> tuple[dict[str, Any], Any]:
     recipe = load_example(name)
     data = bench.prepare(recipe, name)
     alone = {system: without_towers(recipe, dropped) for system, dropped in SINGLE[name].items()}
-    table, ranker = bench.table(data, {"model": recipe, **alone}, name)
-    print(table, flush=True)
-    return {**table.to_dict(), "grpc_matches": _served_alike(bench, name, ranker, data)}
+    measured = bench.table(data, {"model": recipe, **alone}, name)
+    print(measured.table, flush=True)
+    found = {**measured.to_dict(), "grpc_matches": _served_alike(bench, name, measured.ranker, data)}
+    return found, measured.table
 
 
 def _served_alike(bench: Bench, name: str, ranker: Any, data: Any) -> bool:
@@ -177,21 +229,26 @@ def crowd_folds(bench: Bench) -> dict[str, Any]:
     """Five-fold cross-validation by query over all of crowd's queries, against the zero-shot encoder."""
     from tfmmrank.evaluation import pool
 
-    tables = []
+    parts = []
     for fold, queries in enumerate(query_folds("crowd", FOLDS, 0, bench.out / "tables" / "crowd_folds")):
         recipe = load_example("crowd", {"data.queries.table": str(queries)})
         data = bench.prepare(recipe, "crowd_folds")  # in one folder, so that no fold encodes the items again
-        tables.append(bench.table(data, {"model": recipe}, f"crowd_fold{fold}", peers="simple")[0])
-    table = pool(tables, "crowd, five folds")
+        parts.append(bench.table(data, {"model": recipe}, f"crowd_fold{fold}", peers="simple"))
+    table = pool([part.table for part in parts], "crowd, five folds")
     print(table, flush=True)
-    return table.to_dict()
+    return {**table.to_dict(), "by_seed": _over_folds(parts)}
+
+
+def _over_folds(parts: Sequence[Measured]) -> dict[str, list[float]]:
+    """Each seed's mean over the folds."""
+    return {system: np.mean([part.by_seed[system] for part in parts], 0).tolist() for system in parts[0].by_seed}
 
 
 def mq2008(bench: Bench) -> dict[str, Any]:
     """LETOR's MQ2008 in its five official folds, with list context and without."""
     from tfmmrank.evaluation import pool
 
-    tables = []
+    parts = []
     for fold in range(FOLDS):
         part = [str(data_folder() / "mq2008" / f"S{(fold + i) % FOLDS + 1}.txt") for i in range(FOLDS)]
         files = {"train": part[:3], "valid": part[3:4], "test": part[4:]}
@@ -199,16 +256,16 @@ def mq2008(bench: Bench) -> dict[str, Any]:
         data = bench.prepare(recipe, f"mq2008_fold{fold + 1}")
         without = load_example("mq2008", {"data.labels.files": files, "model.context": None})
         systems = {"model": recipe, "without list context": without}
-        tables.append(bench.table(data, systems, f"mq2008_fold{fold + 1}")[0])
-    table = pool(tables, "mq2008, five folds")
+        parts.append(bench.table(data, systems, f"mq2008_fold{fold + 1}"))
+    table = pool([part.table for part in parts], "mq2008, five folds")
     print(table, flush=True)
-    means = {system: float(np.mean([each.mean(system) for each in tables])) for system in table.rows}
-    return {**table.to_dict(), "mean_of_folds": means}
+    means = {system: float(np.mean([part.table.mean(system) for part in parts])) for system in table.rows}
+    return {**table.to_dict(), "by_seed": _over_folds(parts), "mean_of_folds": means}
 
 
 def unseen(bench: Bench) -> dict[str, Any]:
     """Fashion with a fifth of its items held out: lists of them alone, ranked by who has seen them and who has not."""
-    from tfmmrank.evaluation import compare, scores_of
+    from tfmmrank.evaluation import compare, fit_baselines, scores_of
 
     judgements = hold_out_items("fashion", _HELD_OUT, 0, bench.out / "tables" / "unseen")
     recipe, whole = load_example("fashion", {"data.labels.table": str(judgements)}), load_example("fashion")
@@ -220,9 +277,11 @@ def unseen(bench: Bench) -> dict[str, Any]:
         scores["items seen in training"] = scores_of(seen, data, "test")
         scores["items never seen"] = scores_of(bench.train(recipe, data, "unseen-model", seed), data, "test")
         tables.append(compare(data, "test", scores))
-    table = mean_table(tables)
+    others = {each.name: each.scores(data, "test") for each in fit_baselines(data) if each.name in ("random", "bm25")}
+    table = mean_table(tables, compare(data, "test", others))
     print(table, flush=True)
-    return table.to_dict()
+    lengths = np.diff(data.lists("test").offsets)
+    return {**table.to_dict(), "list_length": float(lengths.mean())}
 
 
 def missing(bench: Bench) -> dict[str, Any]:

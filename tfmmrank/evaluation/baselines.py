@@ -145,8 +145,8 @@ def fit_baselines(
 
     ``simple``: random, popularity, BM25, the ranker's ``cosine`` matches by themselves (``ZeroShot``), oracle; seconds.
     ``all``: besides, what is learnt from the ranker's match features (at least BM25's score), the dataset's columns
-    and the frozen encoders' vectors: ``LambdaMART`` without and with the vectors, ``DNN``; minutes. Those need a split
-    ``valid``; without it, or without LightGBM, they are left out with a warning.
+    and the frozen encoders' vectors: ``LambdaMART`` without and, where queries and items have such, with the vectors,
+    ``DNN``; minutes. Those need a split ``valid``; without it, or without LightGBM, they are left out with a warning.
 
     Args:
         data: a ``Prepared`` dataset.
@@ -204,6 +204,6 @@ def _of_features(data: Any, ranker: Any, bm25: Any, seed: int, progress: bool, s
     else:
         if some:
             yield LambdaMART(features, seed=seed, progress=progress)
-        if features.towers:
+        if features.comparable:
             yield LambdaMART(features, embeddings=True, seed=seed, progress=progress)
     yield DNN(features, seed=seed, progress=progress)

@@ -96,6 +96,11 @@ class PairFeatures:
                     self.cosines.append(match.name)
         self._kept = [names.index(name) for name in self.match_names]
 
+    @property
+    def comparable(self) -> bool:
+        """Whether there are vectors of queries and of items: those of one side alone tell nothing of a pair."""
+        return {tower.side for tower in self._towers.values()} == {"query", "item"}
+
     def check(self, data: Any) -> None:
         """Raises ValueError when a dataset is not the one that the features are of."""
         if data is not self.data and (data.path, data.build) != (self.data.path, self.data.build):

@@ -164,7 +164,7 @@ def _history_basis(history: Mapping[str, Any], data: Any) -> str:
             counts.append(f"{words} {sum(positive)} queries, {len(positive) - sum(positive)} without a positive grade")
     return (
         f"{', '.join(map(title, names))} in the curves: measured while training by TF-Ranking (gain 2^grade − 1, ties "
-        f"at random, training lists as sampled; {'; '.join(counts)}). The figures to quote are the table's."
+        f"worst first, training lists as sampled; {'; '.join(counts)}). The figures to quote are the table's."
     )
 
 

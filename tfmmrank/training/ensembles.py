@@ -54,6 +54,7 @@ def fit_ensemble(
     for each, folder in zip(recipes, folders, strict=True):
         check_run(each, folder, resume)
     keep_recipe(recipe, run)
+    (run / "history.json").unlink(missing_ok=True)  # of a ranker trained here before
     strategy = make_strategy()
     for each, folder in zip(recipes, folders, strict=True):
         with fresh_session(), strategy.scope():

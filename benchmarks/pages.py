@@ -66,8 +66,12 @@ def demo_table(found: dict[str, Any], language: int) -> str:
     """The demo shop's table.
 
     Raises:
-        ValueError: when the run's scores over gRPC did not match: such a run is not to be quoted.
+        ValueError: when the run's scores over gRPC did not match: such a run is not to be quoted; or when figures are
+            missing.
     """
+    missing = [key for key in ("ndcg@10", "intervals", "queries", "seed", "machine", "date") if key not in found]
+    if missing:
+        raise ValueError(f"demo.json: {missing[0]} is missing; run make demo again")
     if not found.get("grpc_matches"):
         raise ValueError("the demo's scores over gRPC did not match predict; mend that before quoting its figures")
     header, caption = _DEMO[language]
@@ -135,8 +139,8 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{found['dataset']}: {values['convention']}; {values['used']} queries used, {values['skipped']} skipped. "
         f"Brackets: {found['level']:.0%} bootstrap interval over queries. p: two-sided paired randomisation test "
-        f"against {reference}, {found['resamples']:,} flips of signs; Holm's for {len(found['systems']) - 1} comparisons. "
-        f"Seeds {', '.join(map(str, found['seeds']))}, {found['machine']}, {found['date']}."
+        f"against {reference}, {found['resamples']:,} flips of signs; Holm's for {len(found['systems']) - 1} "
+        f"comparisons. Seeds {', '.join(map(str, found['seeds']))}, {found['machine']}, {found['date']}."
     )
     if "by_seed" in found:
         each = (f"{name} {', '.join(f'{value:.3f}' for value in some)}" for name, some in found["by_seed"].items())

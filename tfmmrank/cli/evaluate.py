@@ -27,7 +27,7 @@ BEFORE = ("bm25", "popularity", "random")
 )  # fmt: skip
 @click.option(
     "--empty", type=click.Choice(["skip", "zero", "one"]), default="skip", show_default=True,
-    help="What NDCG does with a query that has no positive grade.",
+    help="What NDCG and all metrics but AUC do with a query that has no positive grade.",
 )  # fmt: skip
 @click.option(
     "--baselines", type=click.Choice(["simple", "all"]), is_flag=False, flag_value="simple", default=None,
@@ -81,6 +81,12 @@ def command(
     if baselines or report is not None:
         others = fit_baselines(prepared, ranker, progress=output.progress, systems=baselines or "simple")
         systems.update({baseline.name: baseline.scores(prepared, split) for baseline in others})
+    if split == "valid" and baselines == "all":
+        click.echo(
+            "tfmmrank: warning: by the split valid the model's epoch and the baselines' settings were chosen; what the "
+            "table says of it is no measurement",
+            err=True,
+        )
     table = compare(prepared, split, systems, k=k, gain=gain, empty=empty)
     chosen = {other.name: other.chosen for other in others if hasattr(other, "chosen")}
     found: dict[str, Any] = {**table.to_dict(), "chosen": {name: asdict(trial) for name, trial in chosen.items()}}

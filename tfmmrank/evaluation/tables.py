@@ -218,7 +218,8 @@ def compare(
         systems: by name, one array of scores a list, in the order of ``data.lists(split)``.
         k: cut-off of NDCG, precision and recall.
         gain: of NDCG; see ``metrics.ndcg``.
-        empty: what NDCG does with a query that has no item of positive gain; the other metrics alike.
+        empty: what NDCG does with a query that has no item of positive gain; the other metrics alike, but AUC,
+            which always skips it.
         threshold: for the binary metrics, an item is relevant whose grade is over it.
         reference: the system that the others are compared with; default: the first.
         level: of the confidence intervals.

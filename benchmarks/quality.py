@@ -94,7 +94,7 @@ class Bench:
         from tfmmrank.training import OtherTraining, build_ranker, fit
 
         folder = self.out / "runs" / f"{run}-{seed}"
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+        recipe = recipe.with_train(seed=seed)
         started = time.monotonic()
         stamp = _digest(recipe)
         if not (folder / _STAMP).is_file() or (folder / _STAMP).read_text("utf-8") != stamp:
@@ -185,9 +185,8 @@ def demo(bench: Bench) -> dict[str, Any]:
     measured = bench.table(data, {"model": recipe, **alone}, "demo")
     table = measured.table
     print(table, flush=True)
-    values = table.per_query("model").values
-    slices = {name: float(np.nanmean(values[mask])) for name, mask in query_slices(data, "test").items()}
-    return {**measured.to_dict(), "slices": slices}
+    slices = table.sliced(query_slices(data, "test"))
+    return {**measured.to_dict(), "slices": {name: part["systems"]["model"].mean for name, part in slices.items()}}
 
 
 def fashion(bench: Bench) -> dict[str, Any]:
@@ -195,8 +194,8 @@ def fashion(bench: Bench) -> dict[str, Any]:
     found, table = _example(bench, "fashion")
     asked_before = same_words("fashion")
     new = np.array([query not in asked_before for query in table.query_ids])
-    values = {system: float(np.nanmean(table.per_query(system).values[new])) for system in table.rows}
-    return {**found, "new_words": {"queries": int(new.sum()), "of": len(new), "systems": values}}
+    means = {system: interval.mean for system, interval in table.sliced({"new": new})["new"]["systems"].items()}
+    return {**found, "new_words": {"queries": int(new.sum()), "of": len(new), "systems": means}}
 
 
 def crowd(bench: Bench) -> dict[str, Any]:
@@ -315,7 +314,7 @@ def ablation(bench: Bench) -> dict[str, Any]:
     data = bench.prepare(recipe, "fashion")
     ranker = bench.train(recipe, data, "fashion-model", seed)
     run = bench.out / "runs" / f"fashion-model-{seed}"
-    keep_recipe(recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})}), run)
+    keep_recipe(recipe.with_train(seed=seed), run)
     table = ablate(run, data, ranker=ranker, say=lambda text: print(f"   {text}", file=sys.stderr, flush=True))
     print(table, flush=True)
     return {**table.to_dict(), "titles": table.titles, "seeds": [seed]}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import encode_picture
-from tests.tiny_shop import MemoryShop, as_bytes, make_recipe
+from tests.tiny_shop import ServedShop, as_bytes, make_recipe
 from tests.towers.tiny_encoders import add_sources
 from tfmmrank import Ensemble, fit_ensemble
 from tfmmrank.evaluation.masking import masked_scores
@@ -30,13 +30,9 @@ MODEL = {
 OPTIONS = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-3, "seed": 4}
 
 
-class Shop(MemoryShop):
-    snapshot_columns = ["past_clicks"]
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    return Shop(tmp_path_factory.mktemp("shop"), encode_picture, lists=16)
+    return ServedShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=16)
 
 
 @pytest.fixture(scope="module")

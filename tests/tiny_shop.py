@@ -113,6 +113,12 @@ class MemoryShop:
         return make_dataset(self, split, model, **{"progress": False, **options})
 
 
+class ServedShop(MemoryShop):
+    """With the column of which an exported model holds each item's current value."""
+
+    snapshot_columns = ["past_clicks"]
+
+
 RECIPE_MODEL = {
     "dim": 32,
     "towers": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfmmrank.ranker import Ranker, check_modality, hide
+from tfmmrank.ranker import Ranker, hide
 from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
 
@@ -77,17 +77,10 @@ class Ensemble(Ranker):
         ]
         return tf.where(slot_mask, tf.add_n(scores) / len(scores), scores[0])
 
-    def scores_hiding(self, batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        """See ``Ranker``."""
-        query, item = self._encode_batch(batch)
-        scores = {}
-        for name in names:
-            check_modality(self.towers, name)
-            shown = item
-            for number in range(len(self.members)):
-                shown = hide(shown, f"{number}/{name}")
-            scores[name] = self.score(query, shown, batch["slot_mask"])
-        return scores
+    def _without(self, item: Mapping[str, Tokens], name: str) -> dict[str, Tokens]:
+        for number in range(len(self.members)):
+            item = hide(item, f"{number}/{name}")
+        return dict(item)
 
     def get_config(self) -> dict[str, Any]:
         """Everything but the weights, as JSON values."""

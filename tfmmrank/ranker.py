@@ -262,9 +262,13 @@ class Ranker(tfrs.Model):
             ValueError: for a name that no item or slot tower has.
         """
         for name in names:
-            check_modality(self.towers, name)
+            _check_modality(self.towers, name)
         query, item = self._encode_batch(batch)
-        return {name: self.score(query, hide(item, name), batch["slot_mask"]) for name in names}
+        return {name: self.score(query, self._without(item, name), batch["slot_mask"]) for name in names}
+
+    def _without(self, item: Mapping[str, Tokens], name: str) -> dict[str, Tokens]:
+        """Item tokens as if a modality were missing."""
+        return hide(item, name)
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Any:
         """Scores a batch as ``Prepared.dataset`` gives it: float32 ``[B, L]``, ``PADDING_SCORE`` in padding."""
@@ -544,12 +548,12 @@ def _check_towers(given: Sequence[Tower], match: Sequence[Match]) -> None:
 
 def _check_modality_dropout(given: Sequence[Tower], rates: Mapping[str, float]) -> None:
     for name, rate in rates.items():
-        check_modality(given, name, "modality_dropout: ")
+        _check_modality(given, name, "modality_dropout: ")
         if not 0 <= rate < 1:
             raise ValueError(f"modality_dropout: the rate of {name} is {rate}; expected one in [0, 1)")
 
 
-def check_modality(given: Sequence[Tower], name: str, where: str = "") -> None:
+def _check_modality(given: Sequence[Tower], name: str, where: str = "") -> None:
     """Raises ValueError for a name that no item or slot tower has."""
     known = [tower.name for tower in given if tower.side != "query"]
     if name not in known:

@@ -7,6 +7,8 @@ from pathlib import Path
 from tfmmrank.atomic import write_text
 from tfmmrank.schema import RECIPE_FILE, Recipe
 
+#: The folder of the members' runs, in an ensemble's run.
+MEMBERS = "members"
 RESTART = "pass --restart to begin it again, or choose another folder"
 
 

@@ -424,6 +424,11 @@ class Recipe(_Part):
         expanded = Path(os.path.expandvars(str(path))).expanduser()
         return expanded if expanded.is_absolute() else (self.root / expanded).resolve()
 
+    def with_train(self, **changes: Any) -> Recipe:
+        """The recipe with other values of ``train``; those that are None stay as they are."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return self.model_copy(update={"train": self.train.model_copy(update=given)})
+
     def to_yaml(self) -> str:
         """The recipe, without ``tune``, as a file that may lie anywhere: its paths are absolute."""
         parts = {part: plain(getattr(self, part), lambda path: str(self.path(path))) for part in _PARTS}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import encode_picture
-from tests.tiny_shop import MemoryShop, as_bytes, make_recipe
+from tests.tiny_shop import ServedShop, as_bytes, make_recipe
 from tests.towers.tiny_encoders import MODEL, add_sources
 from tfmmrank.export import export
 from tfmmrank.export.op_check import check_ops
@@ -17,13 +17,9 @@ from tfmmrank.training import build_ranker
 TOLERANCE = 3e-3
 
 
-class Shop(MemoryShop):
-    snapshot_columns = ["past_clicks"]
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    return Shop(tmp_path_factory.mktemp("shop"), encode_picture, lists=16)
+    return ServedShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=16)
 
 
 @pytest.fixture(scope="module")

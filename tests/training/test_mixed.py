@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import encode_picture
-from tests.tiny_shop import RECIPE_MODEL, MemoryShop, make_recipe
+from tests.tiny_shop import RECIPE_MODEL, ServedShop, make_recipe
 from tests.towers.tiny_encoders import MODEL as PRETRAINED
 from tests.towers.tiny_encoders import add_sources
 from tfmmrank.data.batches import ListBatches
@@ -22,13 +22,9 @@ from tfmmrank.training.mixed import mixed_twin
 FARTHEST, MEAN = 0.15, 0.04
 
 
-class Shop(MemoryShop):
-    snapshot_columns = ["past_clicks"]
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    return Shop(tmp_path_factory.mktemp("shop"), encode_picture, lists=16)
+    return ServedShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=16)
 
 
 def batch_of(shop, ranker, count=6):

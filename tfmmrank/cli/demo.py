@@ -127,8 +127,7 @@ def _shop(out: Path, seed: int, items: int, queries: int, epochs: int | None, pr
     from tfmmrank.schema import Recipe
 
     recipe = Recipe.load(make_demo_shop(out / "shop", seed=seed, items=items, queries=queries))
-    train = recipe.train.model_copy(update={"seed": seed, **({"epochs": epochs} if epochs is not None else {})})
-    recipe = recipe.model_copy(update={"train": train})
+    recipe = recipe.with_train(seed=seed, epochs=epochs)
     return recipe, prepare(recipe, out / "data", progress=progress)
 
 
@@ -218,8 +217,8 @@ def _slices(table: Any, data: Any) -> dict[str, float]:
     """NDCG of the model by part of the queries: Chinese or not, all pictures there or not, and so on."""
     from tfmmrank.evaluation import query_slices
 
-    values = table.per_query("model").values
-    return {name: round(float(np.nanmean(values[mask])), 4) for name, mask in query_slices(data, table.split).items()}
+    found = table.sliced(query_slices(data, table.split))
+    return {name: round(part["systems"]["model"].mean, 4) for name, part in found.items()}
 
 
 def _grpc_figures(found: GrpcCheck) -> dict[str, Any]:

@@ -46,10 +46,7 @@ def command(
     from tfmmrank.runs import check_run, keep_recipe
     from tfmmrank.schema import Recipe
 
-    chosen = {"seed": seed, "epochs": epochs}
-    loaded = Recipe.load(recipe)
-    train = loaded.train.model_copy(update={key: value for key, value in chosen.items() if value is not None})
-    loaded = loaded.model_copy(update={"train": train})
+    loaded = Recipe.load(recipe).with_train(seed=seed, epochs=epochs)
     prepared = Prepared.open(data)
     check_data(loaded, prepared)
     check_run(loaded, run, resume)

@@ -15,6 +15,7 @@ from tfmmrank.stack import tf
 
 LABEL_PADDING = -1.0
 _COUNTED = 256  # batches whose distinct items are counted ahead
+_READ = 1024  # rows at once
 _WORKERS = 2  # batches assembled at once, while others are computed with
 _QUERIES = 256  # preprocessed at once: what a pretrained encoder makes of all might not fit in memory
 
@@ -131,8 +132,8 @@ class ListBatches:
         rows = np.unique(self.lists.item_rows)
         rows = rows[rows >= 0]
         for array in self.item.values():
-            for start in range(0, len(rows), _COUNTED):
-                yield array[rows[start : start + _COUNTED]]
+            for start in range(0, len(rows), _READ):
+                yield array[rows[start : start + _READ]]
 
     def _rounded(self, multiple_of: int) -> int:
         """Batches an epoch, with those that make them a multiple."""

@@ -13,6 +13,7 @@ import numpy as np
 from tfmmrank.evaluation.ablation_table import AblationTable
 from tfmmrank.evaluation.scoring import scores_of
 from tfmmrank.evaluation.tables import compare
+from tfmmrank.runs import MEMBERS
 from tfmmrank.schema import RECIPE_FILE, Recipe
 
 #: What an ablation does: hides modalities, trains anew without them, trains anew with other fusions.
@@ -114,7 +115,7 @@ def recipe_of(run: Path) -> Recipe:
         raise ValueError(f"{run / 'ranker'}: holds no ranker (ranker.json is missing); train one first")
     ranker = json.loads(saved.read_text("utf-8"))
     if "members" in ranker:
-        raise ValueError(f"{run}: holds an ensemble; take one of its members apart: {run / 'members' / '0'}")
+        raise ValueError(f"{run}: holds an ensemble; take one of its members apart: {run / MEMBERS / '0'}")
     found = {part["name"]: part["kind"] for part in ranker["towers"]}, ranker["fusion"]["kind"]
     if found != ({name: tower.kind for name, tower in recipe.model.towers.items()}, recipe.model.fusion.kind):
         raise ValueError(f"{run}: the ranker is of another recipe than {RECIPE_FILE}; train it to its end first")

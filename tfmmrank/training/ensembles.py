@@ -8,15 +8,12 @@ from typing import Any
 from tfmmrank.atomic import replace_directory
 from tfmmrank.ensemble import Ensemble
 from tfmmrank.ranker import Ranker
-from tfmmrank.runs import check_run, keep_recipe
+from tfmmrank.runs import MEMBERS, check_run, keep_recipe
 from tfmmrank.schema import Recipe
 from tfmmrank.training.build import build_ranker
 from tfmmrank.training.fit import fit
 from tfmmrank.training.session import fresh_session
 from tfmmrank.training.strategies import make_strategy
-
-#: The folder of the members' runs, in an ensemble's run.
-MEMBERS = "members"
 
 
 def fit_ensemble(
@@ -46,10 +43,7 @@ def fit_ensemble(
     if members < 2:
         raise ValueError(f"an ensemble of {members} rankers; expected at least 2")
     run, histories = Path(run), []
-    recipes = [
-        recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": recipe.train.seed + number})})
-        for number in range(members)
-    ]
+    recipes = [recipe.with_train(seed=recipe.train.seed + number) for number in range(members)]
     folders = [run / MEMBERS / str(number) for number in range(members)]
     for each, folder in zip(recipes, folders, strict=True):
         check_run(each, folder, resume)

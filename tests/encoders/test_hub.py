@@ -13,12 +13,13 @@ from tfmmrank.stack import keras, tf
 class _HashedWords(tf.Module):
     """The mean of a text's words' vectors, found by hash."""
 
-    def __init__(self):
+    def __init__(self, lower=False):
+        self.lower = lower
         self.table = tf.Variable(np.random.default_rng(1).normal(size=(50, 6)), dtype=tf.float32)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def __call__(self, texts):
-        words = tf.strings.split(texts)
+        words = tf.strings.split(tf.strings.lower(texts) if self.lower else texts)
         vectors = tf.gather(self.table, tf.strings.to_hash_bucket_fast(words.flat_values, 50))
         return tf.math.divide_no_nan(
             tf.math.unsorted_segment_sum(vectors, words.value_rowids(), words.nrows()),
@@ -70,6 +71,12 @@ def test_text_is_the_same_in_an_export(text_path, tmp_path):
     texts = tf.constant(["blue shoes", ""])
     served = tf.saved_model.load(str(tmp_path / "export"))
     np.testing.assert_allclose(served.preprocess(texts)["vectors"], encoder.preprocess(texts)["vectors"], atol=1e-6)
+
+
+def test_a_module_of_the_same_weights_that_does_something_else_has_another_state(text_path, tmp_path):
+    tf.saved_model.save(_HashedWords(lower=True), str(tmp_path))
+    one, again, other = (HubTextEncoder(path).embed_state() for path in (text_path, text_path, str(tmp_path)))
+    assert one == again != other
 
 
 def test_image_frozen_and_trained_give_the_same(image_path):

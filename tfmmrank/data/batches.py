@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tfmmrank.data.feature_store import item_features
+from tfmmrank.data.feature_store import item_rows
 from tfmmrank.data.gather import gathered
 from tfmmrank.data.item_sizes import few_sizes, fitting
 from tfmmrank.stack import tf
 
 LABEL_PADDING = -1.0
 _COUNTED = 256  # batches whose distinct items are counted ahead
-_READ = 1024  # rows at once
 _WORKERS = 2  # batches assembled at once, while others are computed with
 _QUERIES = 256  # preprocessed at once: what a pretrained encoder makes of all might not fit in memory
 
@@ -83,11 +82,12 @@ class ListBatches:
         self.item_sizes = self._item_sizes(limit, epochs, progress) if self.static else []
         self.query = _in_parts(model.preprocess_query, {c: self.lists.queries[c] for c in prepared.query_columns})
         self.slot = _numpy(model.preprocess_slots(_tensors(self.lists.slots, prepared.slot_columns)))
-        self.item = {
-            f"item/{tower.name}/{name}": array
-            for tower in model.side("item")
-            for name, array in item_features(prepared, tower, progress).items()
-        }
+        self.item: dict[str, np.ndarray] = {}
+        self._item_state: list[tuple[bytes, np.ndarray]] = []  # what each tower's features were made by, and of
+        for tower in model.side("item"):
+            rows = item_rows(prepared, tower, progress)
+            self.item.update({f"item/{tower.name}/{name}": array for name, array in rows.features.items()})
+            self._item_state.append((tower.embed_state(), rows.digests))
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -125,15 +125,20 @@ class ListBatches:
         weights = np.where(slot_mask, self.lists.weights[places], 0.0).astype(np.float32)
         return features, labels, weights
 
-    def numbers(self) -> Iterator[np.ndarray]:
-        """All numbers that batches are made of, in parts: what tells this split's batches from others."""
-        yield from (self.lists.offsets, self.lists.item_rows, self.lists.labels, self.lists.weights)
-        yield from (*self.query.values(), *self.slot.values())
-        rows = np.unique(self.lists.item_rows)
-        rows = rows[rows >= 0]
-        for array in self.item.values():
-            for start in range(0, len(rows), _READ):
-                yield array[rows[start : start + _READ]]
+    def state(self) -> Iterator[bytes]:
+        """What tells this split's batches from others, in parts: their numbers, and what items' features are made of.
+
+        The features themselves are not read: of many items with many tokens they are more than memory holds.
+        """
+        lists = self.lists
+        for array in (
+            lists.offsets, lists.item_rows, lists.labels, lists.weights, *self.query.values(), *self.slot.values()
+        ):  # fmt: skip
+            yield array.tobytes()
+        rows = np.unique(lists.item_rows)
+        for learnt, digests in self._item_state:
+            yield learnt
+            yield digests[rows[rows >= 0]].tobytes()
 
     def _rounded(self, multiple_of: int) -> int:
         """Batches an epoch, with those that make them a multiple."""

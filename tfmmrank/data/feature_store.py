@@ -36,6 +36,11 @@ _ROOMS = ("encoders", "towers")  # where preprocessing and embedding are written
 
 
 def item_features(prepared: Any, tower: Tower, progress: bool = True) -> dict[str, np.ndarray]:
+    """``item_rows(...).features``: a tower's features of the whole catalogue, ``{feature: array [num_items, ...]}``."""
+    return item_rows(prepared, tower, progress).features
+
+
+def item_rows(prepared: Any, tower: Tower, progress: bool = True) -> FeatureRows:
     """A tower's features of the whole catalogue, made on first use and kept beside the dataset.
 
     Items whose raw values have been through the same tower before, in a run that was killed or for an earlier dataset
@@ -47,7 +52,8 @@ def item_features(prepared: Any, tower: Tower, progress: bool = True) -> dict[st
         progress: whether to show progress bars.
 
     Returns:
-        ``{feature: array [num_items, ...]}`` as ``tower.embed`` gave it, memory-mapped, read-only.
+        What ``tower.embed`` gave, ``{feature: array [num_items, ...]}``, and the digests of the items' raw values, all
+        memory-mapped, read-only.
 
     Raises:
         ValueError: when ``tower.embed`` gives something else than features ``[n, ...]`` of n items, or other features
@@ -57,7 +63,7 @@ def item_features(prepared: Any, tower: Tower, progress: bool = True) -> dict[st
     """
     path = prepared.path / "features" / f"{tower.name.replace('/', '_')}-{_key(tower, prepared)}"
     try:
-        return FeatureRows.open(path / prepared.build).features
+        return FeatureRows.open(path / prepared.build)
     except (OSError, ValueError):
         pass  # missing, most likely; looked at again below, with nobody else writing
     doing = "preprocess" if type(tower).embed is Tower.embed else "encode"
@@ -68,8 +74,8 @@ def item_features(prepared: Any, tower: Tower, progress: bool = True) -> dict[st
 
     with Home(path, tell_waiting) as home:
         try:
-            features = _whole(home.path / prepared.build)
-            return features if features is not None else _make(prepared, tower, home, doing, progress)
+            rows = _whole(home.path / prepared.build)
+            return rows if rows is not None else _make(prepared, tower, home, doing, progress)
         except FileNotFoundError as error:
             if home.replaced:
                 raise DataError(f"{prepared.path}: was prepared again meanwhile; open it again") from error
@@ -104,19 +110,19 @@ def _source(kind: type) -> list[str]:
     return code
 
 
-def _whole(folder: Path) -> dict[str, np.ndarray] | None:
-    """The features of a whole store; None when there is none. A damaged one is removed, and warned of."""
+def _whole(folder: Path) -> FeatureRows | None:
+    """The rows of a whole store; None when there is none. A damaged one is removed, and warned of."""
     if not folder.is_dir():
         return None
     try:
-        return FeatureRows.open(folder).features
+        return FeatureRows.open(folder)
     except (OSError, ValueError) as error:
         warnings.warn(f"{folder}: is damaged, and made again ({error})", stacklevel=2)
         shutil.rmtree(folder)
         return None
 
 
-def _make(prepared: Any, tower: Tower, home: Home, doing: str, progress: bool) -> dict[str, np.ndarray]:
+def _make(prepared: Any, tower: Tower, home: Home, doing: str, progress: bool) -> FeatureRows:
     """Makes the store of the dataset's build, of rows at hand where there are such."""
     digests = _digests(prepared, tower, progress)
     folder = next((folder for folder, old in home.rows_at_hand() if _is_all(home, folder, old, digests)), None)
@@ -131,7 +137,7 @@ def _make(prepared: Any, tower: Tower, home: Home, doing: str, progress: bool) -
             _write(prepared, tower, home, digests, writer, bar)
     home.publish(folder, prepared.build)
     home.remove_leavings(but=folder)
-    return FeatureRows.open(home.path / prepared.build).features
+    return FeatureRows.open(home.path / prepared.build)
 
 
 def _is_all(home: Home, folder: Path, rows: FeatureRows, digests: np.ndarray) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from tfmmrank.encoders.base import TextEncoder, image_encoders, text_encoders
@@ -38,7 +40,7 @@ class HubTextEncoder(TextEncoder):
             )
         load("tf_text")  # registers the ops that most text modules use
         self.path = path
-        self.module = _load_module(path, trainable=False)
+        self.module, self._graph = _load_module(path, trainable=False)
         self.width = _probe(self.module, path, tf.constant(["probe"]), "strings [n]")
 
     def check_output(self, output: str) -> None:
@@ -64,6 +66,10 @@ class HubTextEncoder(TextEncoder):
         """Vectors to tokens ``[n, 1, width]``."""
         vectors, mask = features["vectors"][:, None], features["present"][:, None]
         return Tokens(tf.where(mask[..., None], vectors, tf.zeros_like(vectors)), mask)
+
+    def embed_state(self) -> bytes:
+        """A digest of the module: its graph and assets, and its weights."""
+        return self._graph + super().embed_state()
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the module must be found at ``path`` again."""
@@ -92,7 +98,7 @@ class HubImageEncoder(WholePictureEncoder):
     def __init__(self, path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.path = path
-        self.module = _load_module(path, trainable=self.trainable_blocks is None)
+        self.module, self._graph = _load_module(path, trainable=self.trainable_blocks is None)
         pixels = tf.zeros([1, self.size, self.size, 3])
         self.width = _probe(self.module, path, pixels, f"pixels [n, {self.size}, {self.size}, 3]")
         if self.trainable_blocks is None and not self.module.trainable_weights:
@@ -108,18 +114,31 @@ class HubImageEncoder(WholePictureEncoder):
         vectors = self.module(tf.cast(pixels, tf.float32) / 255.0, training=training and not self.frozen_batch_norm)
         return tf.ensure_shape(tf.cast(vectors, self.compute_dtype), [pixels.shape[0], self.width])[:, None, None]
 
+    def embed_state(self) -> bytes:
+        """A digest of the module where it is frozen: its graph and assets, and its weights."""
+        return (b"" if self.trainable_blocks is None else self._graph) + super().embed_state()
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the module must be found at ``path`` again."""
         return {**super().get_config(), "path": self.path}
 
 
-def _load_module(path: str, trainable: bool) -> Any:
+def _load_module(path: str, trainable: bool) -> tuple[Any, bytes]:
+    """A module, and a digest of its graph and assets: whatever it does that is not in its weights."""
     if "://" not in path and not tf.io.gfile.isdir(path):
         raise ValueError(f"hub module {path}: no such folder; expected a SavedModel's folder or a handle (https://...)")
     try:
-        return hub.KerasLayer(path, trainable=trainable, dtype=tf.float32)
+        folder = hub.resolve(path)
+        module = hub.KerasLayer(folder, trainable=trainable, dtype=tf.float32)
     except Exception as error:  # hub raises many kinds: of the network, of the archive, of unknown ops
         raise ValueError(f"hub module {path}: cannot be loaded ({error})") from error
+    digest = hashlib.blake2b(digest_size=16)
+    for pattern in ("saved_model.pb*", "assets/*"):
+        for file in sorted(tf.io.gfile.glob(f"{folder}/{pattern}")):
+            with tf.io.gfile.GFile(file, "rb") as opened:
+                digest.update(f"{PurePath(file).name} {opened.size()}\n".encode())
+                digest.update(opened.read())
+    return module, digest.digest()
 
 
 def _probe(module: Any, path: str, example: Any, what: str) -> int:

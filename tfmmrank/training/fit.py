@@ -170,7 +170,7 @@ def _compile(ranker: Any, config: TrainConfig, steps: int) -> None:
 
 
 def _fingerprint(ranker: Any, config: TrainConfig, splits: Sequence[ListBatches], replicas: int) -> str:
-    """Changes with whatever changes what is trained and kept: options, towers, replicas, all numbers that are read."""
+    """Changes with whatever changes what is trained and kept: options, towers, replicas, lists and their items."""
     free = {"epochs", "checkpoint_every_steps"} - ({"epochs"} if config.schedule == "cosine" else set())
     options = config.model_dump(mode="json", exclude=free)
     model = ranker.get_config()
@@ -178,8 +178,8 @@ def _fingerprint(ranker: Any, config: TrainConfig, splits: Sequence[ListBatches]
     parts = [model, options, replicas, [batches.lists.query_ids.tolist() for batches in splits]]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for batches in splits:
-        for array in batches.numbers():
-            digest.update(array.tobytes())
+        for part in batches.state():
+            digest.update(part)
     return digest.hexdigest()
 
 

@@ -50,7 +50,13 @@ def test_unknown_option_of_the_context_is_told():
 
 def test_a_ranker_with_context_and_modality_dropout_trains_saves_and_hides_in_training_alone(shop, tmp_path):
     model = {
-        **RECIPE_MODEL,
+        "dim": 8,
+        "towers": {
+            "title": {"kind": "text", "columns": ["title"], "layers": 0},
+            "image": {"kind": "image", "columns": ["image"], "size": 16, "width": 8},
+            "behaviour": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]},
+        },
+        "fusion": {"kind": "mean"},
         "context": {"layers": 1, "heads": 2, "head_size": 16},
         "modality_dropout": {"image": 0.9, "behaviour": 0.5},
     }

@@ -16,8 +16,6 @@ from tfmmrank.training import build_ranker
 MODEL = {
     "dim": 8,
     "towers": {
-        "query": {"kind": "text", "side": "query", "columns": ["query"], "layers": 0},
-        "title": {"kind": "text", "columns": ["title"], "share": "query"},
         "image": {"kind": "pretrained_image", "columns": ["image"], "encoder": {"source": "tiny"}},
         "words": {"kind": "lexical", "columns": ["title"]},
         "asked": {"kind": "lexical", "side": "query", "columns": ["query"], "share": "words"},
@@ -25,7 +23,7 @@ MODEL = {
     },
     "match": {"words": {"kind": "lexical", "query": "asked", "item": "words"}},
     "fusion": {"kind": "mean"},
-    "cross": {"layers": 1, "deep": [16]},
+    "cross": {"layers": 1, "deep": [8]},
 }
 OPTIONS = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-3, "seed": 4}
 
@@ -67,11 +65,11 @@ def test_saved_and_loaded_it_is_the_same(trained, shop):
 def test_a_modality_is_hidden_from_all_members(trained, shop):
     ensemble, run, _ = trained
     apart = [
-        masked_scores(Ranker.load_ranker(run / "members" / str(number) / "ranker"), shop, "test", ["title"])
+        masked_scores(Ranker.load_ranker(run / "members" / str(number) / "ranker"), shop, "test", ["image"])
         for number in range(2)
     ]
-    hidden = masked_scores(ensemble, shop, "test", ["title"])["title"]
-    for got, *members in zip(hidden, *(a["title"] for a in apart), strict=True):
+    hidden = masked_scores(ensemble, shop, "test", ["image"])["image"]
+    for got, *members in zip(hidden, *(a["image"] for a in apart), strict=True):
         np.testing.assert_allclose(got, np.mean(members, 0), atol=1e-5)
 
 
@@ -102,7 +100,7 @@ def test_what_is_no_ensemble_is_told(trained, shop):
     with pytest.MonkeyPatch.context() as patch:
         add_sources(patch)
         other = build_ranker(make_recipe(MODEL), shop)
-    frozen = other.towers[2].encoder.frozen_weights()[0]
+    frozen = other.towers[0].encoder.frozen_weights()[0]
     frozen.assign(frozen + 1.0)
     with pytest.raises(ValueError, match="other frozen weights"):
         Ensemble([ensemble.members[0], other])

@@ -21,20 +21,18 @@ def test_importing_the_package_does_not_import_tensorflow():
     assert done.stdout.split() == ["False", "1"], done.stderr
 
 
-def test_keras_3_loaded_before_is_one_error_with_the_cure():
-    code = "import tensorflow as tf; tf.keras.Model; import tfmmrank"
-    done = python(code, TF_USE_LEGACY_KERAS="0")
+@pytest.mark.parametrize("loaded", [
+    "import sys, types; keras = types.SimpleNamespace(Model=type('Model', (), {'__module__': 'keras.src.models'})); "
+    "sys.modules['tensorflow'] = types.SimpleNamespace(keras=keras)",
+    pytest.param("import tensorflow as tf; tf.keras.Model", marks=pytest.mark.slow),  # 12 s
+], ids=["told apart by its module", "real"])  # fmt: skip
+def test_keras_3_loaded_before_is_one_error_with_the_cure(loaded):
+    done = python(f"{loaded}; import tfmmrank", TF_USE_LEGACY_KERAS="0")
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert "StackError: TensorFlow is already loaded with Keras 3" in last
     assert "TF_USE_LEGACY_KERAS=1" in last
     assert "import tfmmrank" in last
-
-
-def test_tensorflow_imported_before_is_fine_with_keras_2():
-    code = "import tensorflow as tf, tfmmrank; from tfmmrank.stack import keras; print(keras.Model.__module__)"
-    done = python(code, TF_USE_LEGACY_KERAS="1")
-    assert done.stdout.startswith("tf_keras"), done.stderr
 
 
 def test_all_libraries_load_and_share_keras_2():
@@ -80,6 +78,13 @@ def test_loading_writes_nothing_on_the_screen():
     code = "import tfmmrank; from tfmmrank.stack import keras_nlp, tf; tf.config.list_physical_devices()"
     silent = python(code, TF_CPP_MIN_LOG_LEVEL="3")
     assert (silent.stdout, silent.stderr) == ("", "")
+
+
+@pytest.mark.slow
+def test_tensorflow_imported_before_is_fine_with_keras_2():
+    code = "import tensorflow as tf, tfmmrank; from tfmmrank.stack import keras; print(keras.Model.__module__)"
+    done = python(code, TF_USE_LEGACY_KERAS="1")
+    assert done.stdout.startswith("tf_keras"), done.stderr
 
 
 def test_what_is_no_notice_comes_through():

@@ -391,9 +391,18 @@ class Ranker(tfrs.Model):
         return [share for share in shares if share[1]]
 
     def build_optimizers(self) -> None:
-        """Makes the optimizers' slots, which a checkpoint is restored into."""
+        """Makes the optimizers' slots, which a checkpoint is restored into; legacy ones make theirs in a step."""
         for optimizer, variables in self._optimizer_shares():
-            optimizer.build(variables)
+            if hasattr(optimizer, "build"):
+                optimizer.build(variables)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """As Keras's, with all variables made first: a step that makes some is traced twice."""
+        if self.columns is not None:
+            if not self.built:
+                self.build_from_columns()
+            self.build_optimizers()
+        return super().make_train_function(force)
 
     def test_step(self, inputs: Any) -> dict[str, Any]:
         """One evaluation step; reports the mean loss."""

@@ -52,7 +52,8 @@ def test_options_reach_the_loss_and_unknown_gains_are_named():
 
 def test_a_ranker_trains_on_gains(tmp_path):
     shop = MemoryShop(tmp_path, encode_picture, lists=8)
-    ranker = build_ranker(make_recipe(), shop)
+    towers = {"clicks": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]}}
+    ranker = build_ranker(make_recipe({"dim": 8, "towers": towers, "fusion": {"kind": "mean"}}), shop)
     losses = {}
     for gain in ("linear", "exp2"):
         ranker.compile(loss="softmax_loss", loss_options={"gain": gain}, metrics=None)

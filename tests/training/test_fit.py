@@ -1,6 +1,7 @@
 """Training by a recipe: what it leaves, when it stops, and that a killed run ends where an uninterrupted one does."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -74,45 +75,46 @@ def test_the_best_epoch_is_kept(whole, shop):
     assert reached == pytest.approx(max(history["val_ndcg@10"]), abs=1e-6)
 
 
-def test_two_runs_of_one_seed_are_equal(whole, shop, tmp_path):
-    again, history = train(shop, tmp_path)
-    assert history == whole[1]
-    for mine, theirs in zip(weights(again), weights(whole[0]), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
 class Killed(BaseException):
     """What no handler in between catches."""
 
 
-@pytest.mark.parametrize("after", [STEPS - 1, STEPS + 3, 2 * STEPS])
-def test_resumes_where_it_was_killed(whole, shop, tmp_path, monkeypatch, after):
-    """Killed after some step, in the middle of an epoch or at its end: the weights are those of the whole run."""
-    done = {"steps": 0}
+def test_resumes_where_it_was_killed(whole, shop, tmp_path, monkeypatch):
+    """Killed again and again, past a checkpoint, in an epoch's middle and at its end: the weights are the same."""
+    done, kills = [], [(0, STEPS - 1), (1, STEPS // 2), (1, STEPS)]
     on_train_batch_end = ResumableTraining.on_train_batch_end
 
     def killing(self, batch, logs=None):
         on_train_batch_end(self, batch, logs)
-        done["steps"] += 1
-        if done["steps"] == after:
+        done.append((self.state["epoch"], self.state["step"]))
+        if kills and done[-1] == kills[0]:
+            del kills[0]
             raise Killed
 
     monkeypatch.setattr(ResumableTraining, "on_train_batch_end", killing)
-    with pytest.raises(Killed):
-        train(shop, tmp_path)
-    assert not (tmp_path / "ranker").exists()
+    while kills:
+        with pytest.raises(Killed):
+            train(shop, tmp_path)
+        assert not (tmp_path / "ranker").exists()
     resumed, history = train(shop, tmp_path)
-    assert done["steps"] <= 3 * STEPS + 2  # it went on from the last checkpoint
+    assert len(done) == 3 * STEPS + 1 + 1 + 2  # each time it went on from the last checkpoint, of an even step
     assert history["val_ndcg@10"] == whole[1]["val_ndcg@10"]
     for mine, theirs in zip(weights(resumed), weights(whole[0]), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_more_epochs_go_on_from_a_finished_run(shop, tmp_path):
-    train(shop, tmp_path, epochs=1)
-    _, history = train(shop, tmp_path, epochs=2)
-    _, at_once = train(shop, tmp_path / "at once", epochs=2)
-    assert history == at_once
+@pytest.fixture(scope="module")
+def begun(shop, tmp_path_factory):
+    """A run of one epoch."""
+    run = tmp_path_factory.mktemp("begun")
+    train(shop, run, epochs=1)
+    return run
+
+
+def test_more_epochs_go_on_from_a_finished_run(whole, begun, shop, tmp_path):
+    shutil.copytree(begun, tmp_path / "run")
+    _, history = train(shop, tmp_path / "run")
+    assert history == whole[1]
 
 
 def test_callbacks_of_ones_own_see_every_epoch_once_its_checkpoint_is_kept(shop, tmp_path):
@@ -135,22 +137,19 @@ def test_callbacks_of_ones_own_see_every_epoch_once_its_checkpoint_is_kept(shop,
     assert seen == list(enumerate(history["val_ndcg@10"]))
 
 
-def test_a_checkpoint_of_something_else_is_refused(shop, tmp_path_factory, tmp_path):
-    train(shop, tmp_path, epochs=1)
+def test_a_checkpoint_of_something_else_is_refused(shop, begun):
     with pytest.raises(ValueError, match="of another model, dataset or training options; begin again"):
-        train(shop, tmp_path, epochs=2, learning_rate=0.1)
-    other = MemoryShop(tmp_path_factory.mktemp("other"), encode_picture, seed=9, lists=22)
-    with pytest.raises(ValueError, match="of another model, dataset or training options"):
-        train(other, tmp_path, epochs=2)
-    train(shop, tmp_path, epochs=2)
-    with pytest.raises(ValueError, match="2 epochs are trained, and train.epochs is 1"):
-        train(shop, tmp_path, epochs=1)
+        train(shop, begun, epochs=2, learning_rate=0.1)
+
+
+def test_fewer_epochs_than_are_trained_are_refused(shop, whole):
+    with pytest.raises(ValueError, match="3 epochs are trained, and train.epochs is 2"):
+        train(shop, whole[2], epochs=2)
 
 
 @pytest.mark.parametrize("what", ["validation labels", "titles", "past clicks"])
-def test_a_checkpoint_of_changed_data_is_refused(shop, tmp_path_factory, tmp_path, what):
-    train(shop, tmp_path, epochs=1)
-    changed = MemoryShop(tmp_path_factory.mktemp("changed"), encode_picture, lists=22)
+def test_a_checkpoint_of_changed_data_is_refused(begun, tmp_path, what):
+    changed = MemoryShop(tmp_path, encode_picture, lists=22)
     # Turned round, so that what towers learn from all of it is the same.
     if what == "validation labels":
         changed.lists("valid").labels = changed.lists("valid").labels[::-1]
@@ -159,7 +158,7 @@ def test_a_checkpoint_of_changed_data_is_refused(shop, tmp_path_factory, tmp_pat
     else:
         changed.catalogue._columns["title"] = changed.catalogue._columns["title"][::-1]
     with pytest.raises(ValueError, match="of another model, dataset or training options"):
-        train(changed, tmp_path, epochs=2)
+        train(changed, begun, epochs=2)
 
 
 def test_early_stopping(shop, tmp_path):

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.evaluation.pair_shops import make_ranker, make_shop
 from tfmmrank.data import Prepared, prepare
 from tfmmrank.data.demo_shop import make_demo_shop
+from tfmmrank.evaluation import PairFeatures
 from tfmmrank.schema import Recipe
 
 MODEL = {"towers": {"title": {"kind": "text", "columns": ["title"]}}}
@@ -103,3 +105,19 @@ def random_lists():
     labels = [rng.choice(5, n, p=[0.6, 0.2, 0.1, 0.06, 0.04]).astype(float) for n in lengths]
     scores = [rng.integers(0, 8, n).astype(float) for n in lengths]
     return labels, scores
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory):
+    """The tiny shop, with an untrained ranker of it, and what learnt baselines see of both."""
+    return make_shop(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def ranker(shop):
+    return make_ranker(shop)
+
+
+@pytest.fixture(scope="session")
+def features(shop, ranker):
+    return PairFeatures(ranker, shop)

@@ -29,21 +29,6 @@ PLAIN = {"lambdamart": SYSTEMS["lambdamart"], "dnn": lambda features, **options:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    return make_shop(tmp_path_factory.mktemp("learnt"))
-
-
-@pytest.fixture(scope="module")
-def ranker(shop):
-    return make_ranker(shop)
-
-
-@pytest.fixture(scope="module")
-def features(shop, ranker):
-    return PairFeatures(ranker, shop)
-
-
-@pytest.fixture(scope="module")
 def fitted(shop, features):
     """What each of the systems learnt from the shop."""
     return functools.cache(lambda name: SYSTEMS[name](features, seed=3).fit(shop))

@@ -16,21 +16,6 @@ from tfmmrank.evaluation.scoring import check_scores
 from tfmmrank.stack import tf
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    return make_shop(tmp_path_factory.mktemp("pairs"))
-
-
-@pytest.fixture(scope="module")
-def ranker(shop):
-    return make_ranker(shop)
-
-
-@pytest.fixture(scope="module")
-def features(shop, ranker):
-    return PairFeatures(ranker, shop)
-
-
 def test_what_a_ranker_offers(features):
     assert features.match_names == [
         "title/cosine", "title/present", "words/bm25", "words/overlap", "words/idf_overlap", "words/present",

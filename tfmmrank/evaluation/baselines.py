@@ -70,10 +70,10 @@ class Popularity:
     """What is liked, whatever the query.
 
     Args:
-        column: a slot feature of width 1, or a snapshot column of the catalogue. Default: the first there is of
+        column: a slot feature of width 1, or a number of the catalogue. Default: the first there is of
             ``past_clicks``, ``past_purchases``, ``past_carts``, ``past_impressions`` among the slot features (what was
-            known at the time of the list), then among the snapshot columns; without any, an item's popularity is the
-            sum of label × weight over the training lists.
+            known at the time of the list); without any, an item's popularity is the sum of label × weight over the
+            training lists.
     """
 
     name = "popularity"
@@ -90,22 +90,17 @@ class Popularity:
             ValueError: for a column that the dataset lacks, or when there is nothing to count by.
         """
         slots = [name for name, width in data.slot_columns.items() if width == 1]
-        columns = data.catalogue.columns if len(data.catalogue) else []
-        snapshot = [name for name in columns if name not in data.item_columns]
-        numeric = snapshot + [name for name, kind in data.item_columns.items() if kind == "numeric"]
-        wanted = [self.column] if self.column else list(POPULARITY_COLUMNS)
+        numeric = [name for name, kind in data.item_columns.items() if kind == "numeric"]
         self._by_item = None
-        for name in wanted:
+        for name in [self.column] if self.column else POPULARITY_COLUMNS:
             if name in slots:
                 self.source = name
                 return self
-        for name in wanted:
-            if name in (numeric if self.column else snapshot):
-                self.source = name
-                self._by_item = np.concatenate(
-                    [batch[name] for batch in data.catalogue.batches(65_536, columns=[name])]
-                )
-                return self
+        if self.column in numeric:
+            self.source = self.column
+            columns = [batch[self.column] for batch in data.catalogue.batches(65_536, columns=[self.column])]
+            self._by_item = np.concatenate(columns)
+            return self
         if self.column:
             known = slots + numeric
             raise ValueError(

@@ -16,6 +16,8 @@ from tfmmrank.training import build_ranker
 MODEL = {
     "dim": 8,
     "towers": {
+        "query": {"kind": "text", "side": "query", "columns": ["query"], "layers": 0},
+        "title": {"kind": "text", "columns": ["title"], "share": "query"},
         "image": {"kind": "pretrained_image", "columns": ["image"], "encoder": {"source": "tiny"}},
         "words": {"kind": "lexical", "columns": ["title"]},
         "asked": {"kind": "lexical", "side": "query", "columns": ["query"], "share": "words"},
@@ -100,7 +102,7 @@ def test_what_is_no_ensemble_is_told(trained, shop):
     with pytest.MonkeyPatch.context() as patch:
         add_sources(patch)
         other = build_ranker(make_recipe(MODEL), shop)
-    frozen = other.towers[0].encoder.frozen_weights()[0]
+    frozen = other.towers[2].encoder.frozen_weights()[0]
     frozen.assign(frozen + 1.0)
     with pytest.raises(ValueError, match="other frozen weights"):
         Ensemble([ensemble.members[0], other])

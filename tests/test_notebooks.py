@@ -31,6 +31,7 @@ def test_the_quickstart_s_cells_run(tmp_path, monkeypatch, capsys):
     for number, cell in enumerate(nbformat.read(NOTEBOOKS[0], as_version=4).cells, 1):
         if cell.cell_type == "code":
             exec(compile(cell.source, f"cell {number}", "exec"), names)
+    names["plt"].close("all")
     printed = capsys.readouterr().out
     assert "NDCG@10" in printed
     assert "oracle" in printed

@@ -234,6 +234,21 @@ def test_compiling_again_and_metrics_as_keras_takes_them(shop, ranker):
         assert len(ranker.weights) == weights
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "traces"), [(keras.optimizers.Adam, 1), (keras.optimizers.legacy.Adam, 2)], ids=["adam", "legacy"]
+)
+def test_the_training_step_is_traced_once(shop, monkeypatch, optimizer, traces):
+    """Keras would trace it again, once its first run made variables, as legacy optimizers' does."""
+    traced = []
+    train_step = Ranker.train_step
+    monkeypatch.setattr(Ranker, "train_step", lambda self, inputs: traced.append(1) or train_step(self, inputs))
+    ranker = Ranker([TextTower(["title"], layers=0, name="title")], "mean", cross_layers=0, deep=()).adapt(shop)
+    ranker.compile(optimizer(0.01), metrics=None)
+    ranker.fit(shop.dataset("train", ranker, batch_size=8, shuffle=True), verbose=0)
+    assert len(traced) == traces
+    assert int(ranker.optimizer.iterations) == 3
+
+
 def test_losses_that_cannot_work_are_refused(ranker):
     for loss, said in (
         (keras.losses.MeanSquaredError(), "reduction=keras.losses.Reduction.SUM"),

@@ -5,12 +5,14 @@ import pytest
 
 from tests.conftest import encode_picture
 from tests.tiny_shop import MemoryShop
+from tfmmrank.data import feature_store
 from tfmmrank.data.batches import ListBatches
 from tfmmrank.data.gather import gathered
 from tfmmrank.data.lists import Lists
 from tfmmrank.ranker import Ranker
-from tfmmrank.stack import tf
-from tfmmrank.towers import BehaviourTower, ImageTower, TextTower
+from tfmmrank.stack import keras, tf
+from tfmmrank.tokens import Tokens
+from tfmmrank.towers import BehaviourTower, ImageTower, TextTower, Tower
 
 LISTS, LENGTH, ITEMS = 240, 6, 300
 
@@ -149,3 +151,45 @@ def test_gathered_rows_are_taken_over_as_they_are(rng):
     out[0, 0, 0] = 7  # seen by TensorFlow only if it made no copy
     assert taken[0, 0, 0] == 7
     assert gathered(array > 0, rows[:0], 2).dtype == bool
+
+
+class Priced(Tower):
+    """A price, made into a feature by code that changes and by what the tower learnt."""
+
+    made = staticmethod(lambda price: price)
+    learnt = b"one"
+
+    def preprocess(self, raw):
+        return {"price": type(self).made(tf.where(tf.math.is_nan(raw["price"]), 1.0, raw["price"]))[:, None]}
+
+    def build(self, shape):
+        self.dense = keras.layers.Dense(self.dim)
+
+    def embed_state(self):
+        return self.learnt
+
+    def call(self, features, training=False):
+        return Tokens(self.dense(features["price"])[:, None], features["price"] > 0)
+
+
+def test_the_state_tells_of_other_code_other_learnt_weights_and_other_items(tmp_path, monkeypatch):
+    shop = MemoryShop(tmp_path / "shop", encode_picture)
+
+    def state(shop=shop):
+        shop.build += "+"  # no features are at hand
+        model = Ranker([Priced(["price"], name="priced")], "mean").adapt(shop, progress=False)
+        shop.build += "+"
+        return b"".join(make(shop, model).state())
+
+    first = state()
+    assert state() == first
+    with monkeypatch.context() as patch:
+        patch.setattr(Priced, "made", staticmethod(tf.math.log))
+        patch.setattr(feature_store, "_key", lambda tower, prepared: "changed")  # as the class's source would
+        assert state() != first
+    with monkeypatch.context() as patch:
+        patch.setattr(Priced, "learnt", b"two")
+        assert state() != first
+    other = MemoryShop(tmp_path / "other", encode_picture)
+    other.catalogue._columns["price"][other.lists("train").item_rows[0]] += 1
+    assert state(other) != first

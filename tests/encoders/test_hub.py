@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -73,10 +74,33 @@ def test_text_is_the_same_in_an_export(text_path, tmp_path):
     np.testing.assert_allclose(served.preprocess(texts)["vectors"], encoder.preprocess(texts)["vectors"], atol=1e-6)
 
 
-def test_a_module_of_the_same_weights_that_does_something_else_has_another_state(text_path, tmp_path):
-    tf.saved_model.save(_HashedWords(lower=True), str(tmp_path))
-    one, again, other = (HubTextEncoder(path).embed_state() for path in (text_path, text_path, str(tmp_path)))
-    assert one == again != other
+def _state(path):
+    return HubTextEncoder(str(path)).embed_state()
+
+
+def test_a_module_s_state_tells_of_its_graph_and_its_weights(text_path, tmp_path):
+    """Also of weights that the module does not list, as this one's."""
+    of = _state(text_path)
+    assert _state(shutil.copytree(text_path, tmp_path / "copy")) == of
+    retrained = _HashedWords()
+    retrained.table.assign(retrained.table + 1)
+    tf.saved_model.save(retrained, str(tmp_path / "retrained"))
+    for part, other in (("variables", "retrained"), ("assets", None)):
+        changed = shutil.copytree(text_path, tmp_path / part, dirs_exist_ok=True)
+        if other:
+            shutil.copytree(tmp_path / other / part, changed / part, dirs_exist_ok=True)
+        else:
+            (changed / part / "words").mkdir(parents=True)
+            (changed / part / "words" / "list.txt").write_text("shirt")
+        assert _state(changed) != of, part
+    tf.saved_model.save(_HashedWords(lower=True), str(tmp_path / "lower"))
+    assert _state(tmp_path / "lower") != of
+
+
+def test_a_trained_module_s_state_is_not_its_files(image_path):
+    frozen, trained = (HubImageEncoder(image_path, size=32, trainable_blocks=blocks) for blocks in (0, None))
+    assert frozen.embed_state().startswith(frozen._files())
+    assert frozen._files() not in trained.embed_state()
 
 
 def test_image_frozen_and_trained_give_the_same(image_path):

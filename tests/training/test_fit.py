@@ -137,9 +137,10 @@ def test_callbacks_of_ones_own_see_every_epoch_once_its_checkpoint_is_kept(shop,
     assert seen == list(enumerate(history["val_ndcg@10"]))
 
 
-def test_a_checkpoint_of_something_else_is_refused(shop, begun):
-    with pytest.raises(ValueError, match="of another model, dataset or training options; begin again"):
-        train(shop, begun, epochs=2, learning_rate=0.1)
+def test_a_checkpoint_of_something_else_is_refused(shop, begun, tmp_path):
+    run = shutil.copytree(begun, tmp_path / "run")
+    with pytest.raises(ValueError, match="of another model, dataset, training options or version; begin again"):
+        train(shop, run, epochs=2, learning_rate=0.1)
 
 
 def test_fewer_epochs_than_are_trained_are_refused(shop, whole):
@@ -149,7 +150,7 @@ def test_fewer_epochs_than_are_trained_are_refused(shop, whole):
 
 @pytest.mark.parametrize("what", ["validation labels", "titles", "past clicks"])
 def test_a_checkpoint_of_changed_data_is_refused(begun, tmp_path, what):
-    changed = MemoryShop(tmp_path, encode_picture, lists=22)
+    changed = MemoryShop(tmp_path / "changed", encode_picture, lists=22)
     # Turned round, so that what towers learn from all of it is the same.
     if what == "validation labels":
         changed.lists("valid").labels = changed.lists("valid").labels[::-1]
@@ -157,8 +158,9 @@ def test_a_checkpoint_of_changed_data_is_refused(begun, tmp_path, what):
         changed.lists("train").slots["past_clicks"] = changed.lists("train").slots["past_clicks"][::-1]
     else:
         changed.catalogue._columns["title"] = changed.catalogue._columns["title"][::-1]
-    with pytest.raises(ValueError, match="of another model, dataset or training options"):
-        train(changed, begun, epochs=2)
+    run = shutil.copytree(begun, tmp_path / "run")
+    with pytest.raises(ValueError, match="of another model, dataset, training options or version"):
+        train(changed, run, epochs=2)
 
 
 def test_early_stopping(shop, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tfmmrank.data.feature_rows import FeatureRows
 from tfmmrank.data.feature_store import item_rows
 from tfmmrank.data.gather import gathered
 from tfmmrank.data.item_sizes import few_sizes, fitting
@@ -16,6 +17,7 @@ from tfmmrank.stack import tf
 LABEL_PADDING = -1.0
 _COUNTED = 256  # batches whose distinct items are counted ahead
 _WORKERS = 2  # batches assembled at once, while others are computed with
+_SAMPLED = 256  # items, about, whose features stand for all
 _QUERIES = 256  # preprocessed at once: what a pretrained encoder makes of all might not fit in memory
 
 
@@ -83,11 +85,11 @@ class ListBatches:
         self.query = _in_parts(model.preprocess_query, {c: self.lists.queries[c] for c in prepared.query_columns})
         self.slot = _numpy(model.preprocess_slots(_tensors(self.lists.slots, prepared.slot_columns)))
         self.item: dict[str, np.ndarray] = {}
-        self._item_state: list[tuple[bytes, np.ndarray]] = []  # what each tower's features were made by, and of
+        self._made_of: list[tuple[Any, FeatureRows]] = []
         for tower in model.side("item"):
             rows = item_rows(prepared, tower, progress)
             self.item.update({f"item/{tower.name}/{name}": array for name, array in rows.features.items()})
-            self._item_state.append((tower.embed_state(), rows.digests))
+            self._made_of.append((tower, rows))
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -128,17 +130,21 @@ class ListBatches:
     def state(self) -> Iterator[bytes]:
         """What tells this split's batches from others, in parts: their numbers, and what items' features are made of.
 
-        The features themselves are not read: of many items with many tokens they are more than memory holds.
+        Of the features themselves some are read, in case that the code has changed that makes them: all may be more
+        than memory holds.
         """
         lists = self.lists
         for array in (
             lists.offsets, lists.item_rows, lists.labels, lists.weights, *self.query.values(), *self.slot.values()
         ):  # fmt: skip
             yield array.tobytes()
-        rows = np.unique(lists.item_rows)
-        for learnt, digests in self._item_state:
-            yield learnt
-            yield digests[rows[rows >= 0]].tobytes()
+        items = np.unique(lists.item_rows)
+        items = items[items >= 0]
+        for tower, rows in self._made_of:
+            yield tower.embed_state()
+            yield rows.digests[items].tobytes()
+            for array in rows.features.values():
+                yield array[items[:: max(1, len(items) // _SAMPLED)]].tobytes()
 
     def _rounded(self, multiple_of: int) -> int:
         """Batches an epoch, with those that make them a multiple."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
-from pathlib import PurePath
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfmmrank.encoders.base import TextEncoder, image_encoders, text_encoders
 from tfmmrank.encoders.pictures import WholePictureEncoder
 from tfmmrank.stack import hub, keras, load, tf
 from tfmmrank.tokens import Tokens
+
+_PART = 1 << 22  # bytes of a file read at once
 
 
 @text_encoders.register("hub")
@@ -40,7 +42,7 @@ class HubTextEncoder(TextEncoder):
             )
         load("tf_text")  # registers the ops that most text modules use
         self.path = path
-        self.module, self._graph = _load_module(path, trainable=False)
+        self.module, self._files = _load_module(path, trainable=False)
         self.width = _probe(self.module, path, tf.constant(["probe"]), "strings [n]")
 
     def check_output(self, output: str) -> None:
@@ -68,8 +70,8 @@ class HubTextEncoder(TextEncoder):
         return Tokens(tf.where(mask[..., None], vectors, tf.zeros_like(vectors)), mask)
 
     def embed_state(self) -> bytes:
-        """A digest of the module: its graph and assets, and its weights."""
-        return self._graph + super().embed_state()
+        """A digest of the module's files: graph, assets and weights, of which Keras does not know all."""
+        return self._files() + super().embed_state()
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the module must be found at ``path`` again."""
@@ -98,7 +100,7 @@ class HubImageEncoder(WholePictureEncoder):
     def __init__(self, path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.path = path
-        self.module, self._graph = _load_module(path, trainable=self.trainable_blocks is None)
+        self.module, self._files = _load_module(path, trainable=self.trainable_blocks is None)
         pixels = tf.zeros([1, self.size, self.size, 3])
         self.width = _probe(self.module, path, pixels, f"pixels [n, {self.size}, {self.size}, 3]")
         if self.trainable_blocks is None and not self.module.trainable_weights:
@@ -115,16 +117,16 @@ class HubImageEncoder(WholePictureEncoder):
         return tf.ensure_shape(tf.cast(vectors, self.compute_dtype), [pixels.shape[0], self.width])[:, None, None]
 
     def embed_state(self) -> bytes:
-        """A digest of the module where it is frozen: its graph and assets, and its weights."""
-        return (b"" if self.trainable_blocks is None else self._graph) + super().embed_state()
+        """A digest of the module's files where it is frozen: graph, assets and weights."""
+        return (b"" if self.trainable_blocks is None else self._files()) + super().embed_state()
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``; the module must be found at ``path`` again."""
         return {**super().get_config(), "path": self.path}
 
 
-def _load_module(path: str, trainable: bool) -> tuple[Any, bytes]:
-    """A module, and a digest of its graph and assets: whatever it does that is not in its weights."""
+def _load_module(path: str, trainable: bool) -> tuple[Any, Callable[[], bytes]]:
+    """A module, and what gives a digest of its files."""
     if "://" not in path and not tf.io.gfile.isdir(path):
         raise ValueError(f"hub module {path}: no such folder; expected a SavedModel's folder or a handle (https://...)")
     try:
@@ -132,13 +134,20 @@ def _load_module(path: str, trainable: bool) -> tuple[Any, bytes]:
         module = hub.KerasLayer(folder, trainable=trainable, dtype=tf.float32)
     except Exception as error:  # hub raises many kinds: of the network, of the archive, of unknown ops
         raise ValueError(f"hub module {path}: cannot be loaded ({error})") from error
+    return module, functools.cache(functools.partial(_digest, folder))
+
+
+def _digest(folder: str) -> bytes:
+    """A digest of all files of a SavedModel."""
     digest = hashlib.blake2b(digest_size=16)
-    for pattern in ("saved_model.pb*", "assets/*"):
-        for file in sorted(tf.io.gfile.glob(f"{folder}/{pattern}")):
+    for place, _, names in sorted(tf.io.gfile.walk(folder)):
+        for name in sorted(names):
+            file = f"{place}/{name}"
             with tf.io.gfile.GFile(file, "rb") as opened:
-                digest.update(f"{PurePath(file).name} {opened.size()}\n".encode())
-                digest.update(opened.read())
-    return module, digest.digest()
+                digest.update(f"{file.removeprefix(folder)} {opened.size()}\n".encode())
+                while part := opened.read(_PART):
+                    digest.update(part)
+    return digest.digest()
 
 
 def _probe(module: Any, path: str, example: Any, what: str) -> int:

@@ -13,7 +13,7 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lambdarank": ("pairwise_logistic_loss", {"lambda_weight": "ndcg"}),
     "lambdaloss": ("pairwise_logistic_loss", {"lambda_weight": "ndcg_v2"}),
     "softmax": ("softmax_loss", {}),
-    "listnet": ("softmax_loss", {}),  # labels divided by their sum, where the paper takes their softmax
+    "listnet": ("softmax_loss", {}),  # the labels as they are, where the paper takes their softmax
     "listmle": ("list_mle_loss", {}),
     "approx_ndcg": ("approx_ndcg_loss", {}),
     "gumbel_approx_ndcg": ("gumbel_approx_ndcg_loss", {}),

@@ -88,8 +88,8 @@ class ResumableTraining(keras.callbacks.Callback):
         state = json.loads(reader.get_tensor("state/.ATTRIBUTES/VARIABLE_VALUE").decode())
         if state["of"] != self.of:
             raise OtherTraining(
-                f"{self.directory}: the last checkpoint is of another model, dataset or training options; begin again "
-                "(resume=False, --restart) or choose another folder"
+                f"{self.directory}: the last checkpoint is of another model, dataset, training options or version; "
+                "begin again (resume=False, --restart) or choose another folder"
             )
         checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
         self.state = state

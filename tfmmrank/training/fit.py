@@ -81,7 +81,7 @@ def fit(
         History: ``{"loss": [...], "val_ndcg@10": [...], ...}``, one value an epoch.
 
     Raises:
-        ValueError: for a checkpoint of another model, dataset or training options.
+        ValueError: for a checkpoint of another model, dataset, training options or version.
         FloatingPointError: when the loss is no longer finite.
     """
     run = Path(run)

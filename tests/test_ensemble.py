@@ -45,14 +45,10 @@ def trained(shop, tmp_path_factory):
     return ensemble, run, histories
 
 
-def scores(ranker, shop):
-    return ranker.predict(shop.dataset("test", ranker, batch_size=8), verbose=0)
-
-
 def test_scores_are_the_mean_of_members_of_other_seeds(trained, shop):
     ensemble, run, histories = trained
-    members = [scores(Ranker.load_ranker(run / "members" / str(number) / "ranker"), shop) for number in range(2)]
-    np.testing.assert_allclose(scores(ensemble, shop), np.mean(members, 0), atol=1e-5)
+    members = [shop.scores(Ranker.load_ranker(run / "members" / str(number) / "ranker")) for number in range(2)]
+    np.testing.assert_allclose(shop.scores(ensemble), np.mean(members, 0), atol=1e-5)
     assert not np.allclose(*members)
     assert histories[0]["loss"] != histories[1]["loss"]
 
@@ -61,7 +57,7 @@ def test_saved_and_loaded_it_is_the_same(trained, shop):
     ensemble, run, _ = trained
     loaded = Ranker.load_ranker(run / "ranker")
     assert isinstance(loaded, Ensemble)
-    np.testing.assert_allclose(scores(loaded, shop), scores(ensemble, shop), atol=1e-6)
+    np.testing.assert_allclose(shop.scores(loaded), shop.scores(ensemble), atol=1e-6)
 
 
 def test_a_modality_is_hidden_from_all_members(trained, shop):
@@ -78,7 +74,8 @@ def test_a_modality_is_hidden_from_all_members(trained, shop):
 def test_served_it_scores_as_predict(trained, shop, tmp_path):
     ensemble, _, _ = trained
     servable = Servable(export(ensemble, shop, tmp_path / "tiny", progress=False))
-    lists, expected = shop.lists("test"), scores(ensemble, shop)
+    lists = shop.lists("test")
+    expected = ensemble.predict(shop.dataset("test", ensemble, batch_size=8), verbose=0)
     for number in range(4):
         rows = lists.item_rows[slice(*lists.offsets[number : number + 2])]
         inputs = {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,16 +62,21 @@ def shop(tmp_path_factory):
     return made
 
 
-@pytest.fixture(scope="module")
-def server(shop):
-    """``tfmmrank serve`` as a process of its own."""
+@pytest.fixture(scope="module", autouse=True)
+def serving(shop):
+    """``tfmmrank serve`` as a process of its own, which loads TensorFlow while the first tests run."""
     command = [sys.executable, "-m", "tfmmrank", "serve", str(shop.model), "--port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        yield SimpleNamespace(process=process, **json.loads(line))
+        yield process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def server(serving):
+    line = serving.stdout.readline()
+    assert line, serving.stderr.read()
+    return SimpleNamespace(process=serving, **json.loads(line))
 
 
 def test_prepare_tells_what_it_read(shop, capsys):
@@ -116,8 +122,10 @@ def test_data_of_another_recipe_is_told(shop, capsys, tmp_path):
     recipe = yaml.safe_load(shop.recipe.read_text("utf-8"))
     recipe["data"]["labels"]["grade"] = "another"
     other = shop.recipe.with_name("other.yaml")
-    other.write_text(yaml.safe_dump(recipe), "utf-8")
-    assert run(["train", str(other), str(shop.data), str(tmp_path / "run"), "--epochs", "1", "--quiet"]) == FINE
+    other.write_text(yaml.safe_dump(recipe, sort_keys=False), "utf-8")
+    copy = shutil.copytree(shop.run, tmp_path / "run")  # trained: there is nothing left to do
+    options = ["--epochs", "2", "--seed", "5", "--quiet"]
+    assert run(["train", str(other), str(shop.data), str(copy), *options]) == FINE
     assert "prepared by a recipe with another data.labels" in capsys.readouterr().err
 
 

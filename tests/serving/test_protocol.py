@@ -54,6 +54,29 @@ def refusal(call, request):
     return caught.value.code().name, caught.value.details()
 
 
+RUN = """
+import sys
+from tfmmrank.serving import serve
+server = serve(sys.argv[1], port=0)
+answer, begun = server.predict, []
+server.predict = lambda *arguments: (begun.append(1), answer(*arguments))
+print(server.address, flush=True)
+server.run(grace=20)
+print(len(begun), flush=True)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process(served):
+    """A server for a signal to end, which loads TensorFlow while the first tests run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(served.model_dir)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
 def test_predict_answers_a_stock_client(stubs, now):
     response = stubs[0].Predict(make_request(now), timeout=30)
     assert (response.model_spec.name, response.model_spec.version.value) == ("tiny", 1)
@@ -244,51 +267,32 @@ def test_folder_without_a_version_is_told(served, tmp_path):
         serve(served.model_dir, version=7)
 
 
-RUN = """
-import sys
-from tfmmrank.serving import serve
-server = serve(sys.argv[1], port=0)
-answer, begun = server.predict, []
-server.predict = lambda *arguments: (begun.append(1), answer(*arguments))
-print(server.address, flush=True)
-server.run(grace=20)
-print(len(begun), flush=True)
-"""
-
-
-def test_sigterm_lets_running_requests_finish(served, now):
+def test_sigterm_lets_running_requests_finish(process, now):
     """Requests keep coming when the signal does: each one begun is answered, the others are refused."""
     from tfmmrank.serving import Client, ServingError
 
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(served.model_dir)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        address = process.stdout.readline().strip()
-        codes, answered = [], []
+    address = process.stdout.readline().strip()
+    codes, answered = [], []
 
-        def ask():
-            with Client(address, "tiny", timeout=30) as client:
-                try:
-                    while True:
-                        answered.append(client.rank(now.query(0), now.ids(0), **now.context(0)).scores)
-                except ServingError as error:
-                    codes.append(error.code)
+    def ask():
+        with Client(address, "tiny", timeout=30) as client:
+            try:
+                while True:
+                    answered.append(client.rank(now.query(0), now.ids(0), **now.context(0)).scores)
+            except ServingError as error:
+                codes.append(error.code)
 
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        while len(answered) < 8:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join(60)
-        assert process.wait(60) == 0
-        assert int(process.stdout.read()) == len(answered)
-        assert len(codes) == 4
-        assert set(codes) <= {"UNAVAILABLE", "CANCELLED"}
-        for scores in answered:
-            np.testing.assert_allclose(scores, np.sort(now.predicted[0])[::-1], rtol=0, atol=TOLERANCE)
-    finally:
-        process.kill()
-        process.wait()
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(answered) < 8:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(60)
+    assert process.wait(60) == 0
+    assert int(process.stdout.read()) == len(answered)
+    assert len(codes) == 4
+    assert set(codes) <= {"UNAVAILABLE", "CANCELLED"}
+    for scores in answered:
+        np.testing.assert_allclose(scores, np.sort(now.predicted[0])[::-1], rtol=0, atol=TOLERANCE)

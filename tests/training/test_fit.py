@@ -53,16 +53,12 @@ def weights(ranker):
     return [variable.numpy() for variable in ranker.trainable_variables]
 
 
-def scores(ranker, shop, split="valid"):
-    return ranker.predict(shop.dataset(split, ranker), verbose=0)
-
-
 def test_leaves_ranker_history_and_logs(whole, shop):
     ranker, history, run = whole
     assert json.loads((run / "history.json").read_text()) == history
     assert len(history["loss"]) == len(history["val_ndcg@10"]) == 3
     assert list((run / "tensorboard").rglob("events.*"))
-    np.testing.assert_allclose(scores(Ranker.load_ranker(run / "ranker"), shop), scores(ranker, shop), atol=1e-6)
+    np.testing.assert_allclose(shop.scores(Ranker.load_ranker(run / "ranker")), shop.scores(ranker), atol=1e-6)
 
 
 def test_training_lowers_the_loss(whole):

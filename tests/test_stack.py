@@ -31,7 +31,10 @@ def finished(process: subprocess.Popen) -> subprocess.CompletedProcess:
 def loading():
     """All libraries loading in a process of their own, while the first tests run."""
     code = "import tfmmrank; from tfmmrank.stack import keras_nlp, tf; tf.config.list_physical_devices()"
-    return started(code, TF_CPP_MIN_LOG_LEVEL="3")
+    process = started(code, TF_CPP_MIN_LOG_LEVEL="3")
+    yield process
+    process.kill()
+    process.wait()
 
 
 def test_importing_the_package_does_not_import_tensorflow():

@@ -85,14 +85,13 @@ def test_a_module_s_state_tells_of_its_graph_and_its_weights(text_path, tmp_path
     retrained = _HashedWords()
     retrained.table.assign(retrained.table + 1)
     tf.saved_model.save(retrained, str(tmp_path / "retrained"))
-    for part, other in (("variables", "retrained"), ("assets", None)):
-        changed = shutil.copytree(text_path, tmp_path / part, dirs_exist_ok=True)
-        if other:
-            shutil.copytree(tmp_path / other / part, changed / part, dirs_exist_ok=True)
-        else:
-            (changed / part / "words").mkdir(parents=True)
-            (changed / part / "words" / "list.txt").write_text("shirt")
-        assert _state(changed) != of, part
+    weights = shutil.copytree(text_path, tmp_path / "weights")
+    shutil.copytree(tmp_path / "retrained" / "variables", weights / "variables", dirs_exist_ok=True)
+    assert _state(weights) != of
+    asset = shutil.copytree(text_path, tmp_path / "asset") / "assets" / "words" / "list.txt"
+    asset.parent.mkdir(parents=True)
+    asset.write_text("shirt")
+    assert _state(tmp_path / "asset") != of
     tf.saved_model.save(_HashedWords(lower=True), str(tmp_path / "lower"))
     assert _state(tmp_path / "lower") != of
 

@@ -131,6 +131,28 @@ def test_behaviour_quantile_equals_numpy_interpolation(rng):
     assert got[-1] == 1
 
 
+def test_behaviour_bins_tell_how_far_a_value_has_gone_through_each():
+    tower = BehaviourTower(["price"], bins=4, hidden=(), name="b")
+    tower.adapt([{"price": np.arange(101, dtype=np.float32)}])
+    read = []
+    tower.build(None)
+    tower.norm = lambda hidden: read.append(hidden.numpy()) or hidden
+    tower(tower.preprocess({"price": tf.constant([-5.0, 0.0, 50.0, 62.5, 100.0, 999.0, np.nan])}))
+    spread, missing = read[0][:, :4], read[0][:, 4]
+    expected = [[-1] * 4, [-1] * 4, [1, 1, -1, -1], [1, 1, 0, -1], [1] * 4, [1] * 4, [0] * 4]
+    np.testing.assert_allclose(spread, expected, atol=1e-5)
+    assert missing.tolist() == [0, 0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"bins": 4, "normalize": "log"}, 'bins are of normalize "quantile", not of "log"'), ({"bins": 0}, "bins is 0")],
+)
+def test_behaviour_bins_out_of_place(options, message):
+    with pytest.raises(ValueError, match=message):
+        BehaviourTower(["price"], name="b", **options)
+
+
 def test_behaviour_log_and_standard():
     tower = BehaviourTower(["clicks"], normalize="log", name="b")
     tower.adapt([{"clicks": np.array([0, np.e - 1, np.nan], np.float32)}])  # logs 0 and 1: mean 0.5, deviation 0.5

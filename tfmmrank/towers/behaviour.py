@@ -17,7 +17,7 @@ from tfmmrank.towers.base import Tower, towers
 MISSING_ID, UNKNOWN_ID = 0, 1
 
 _SHARED = (
-    "normalize", "max_categories", "hash_buckets", "embedding_dim", "hidden", "dropout", "widths",
+    "normalize", "bins", "max_categories", "hash_buckets", "embedding_dim", "hidden", "dropout", "widths",
 )  # fmt: skip
 
 
@@ -47,6 +47,9 @@ class BehaviourTower(Tower):
         categorical: string columns.
         normalize: ``quantile`` (rank among the values seen, from -1 to 1), ``log`` (sign(x) log(1 + |x|), standardised)
             or ``standard``.
+        bins: of ``quantile``: spreads each number over so many, of which the k-th grows from -1 to 1 while the value
+            goes through the k-th of as many equal quantiles. Dense layers then see thresholds as trees do (piecewise
+            linear encoding [Gorishniy et al., 2022]). None: one number each.
         max_categories: most frequent values kept of each categorical column; others share one embedding.
         hash_buckets: hash categories into so many buckets instead of learning a vocabulary.
         embedding_dim: width of a category's embedding.
@@ -78,6 +81,7 @@ class BehaviourTower(Tower):
         numeric: Sequence[str] | None = None,
         categorical: Sequence[str] = (),
         normalize: str = "quantile",
+        bins: int | None = None,
         max_categories: int = 5000,
         hash_buckets: int | None = None,
         embedding_dim: int = 16,
@@ -94,7 +98,8 @@ class BehaviourTower(Tower):
         )
         self.categorical = list(categorical)
         self.numeric = [c for c in self.columns if c not in categorical] if numeric is None else list(numeric)
-        self.normalize, self.max_categories, self.hash_buckets = normalize, max_categories, hash_buckets
+        self.normalize, self.bins = normalize, bins
+        self.max_categories, self.hash_buckets = max_categories, hash_buckets
         self.embedding_dim, self.hidden, self.dropout = embedding_dim, list(hidden), dropout
         self.widths = {column: (widths or {}).get(column, 1) for column in self.numeric}
         self.learnt: Learnt | None = None
@@ -111,7 +116,9 @@ class BehaviourTower(Tower):
         for column in dict.fromkeys([*self.columns, *self.numeric, *self.categorical]):
             if [*self.numeric, *self.categorical].count(column) != 1 or self.columns.count(column) != 1:
                 raise ValueError(f'{where}: column "{column}" must stand once, in either numeric or categorical')
-        for key in ("max_categories", "hash_buckets", "embedding_dim"):
+        if self.bins is not None and self.normalize != "quantile":
+            raise ValueError(f'{where}: bins are of normalize "quantile", not of "{self.normalize}"')
+        for key in ("bins", "max_categories", "hash_buckets", "embedding_dim"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ValueError(f"{where}: {key} is {getattr(self, key)}; expected at least 1")
         if not 0 <= self.dropout < 1:
@@ -284,7 +291,8 @@ class BehaviourTower(Tower):
         parts, there = [], []
         if self.numeric:
             present = tf.cast(features["present"], self.compute_dtype)
-            parts += [tf.cast(features["numeric"], self.compute_dtype) * present, 1.0 - present]
+            spread = [tf.cast(values, self.compute_dtype) * present for values in self._spread(features["numeric"])]
+            parts += [*spread, 1.0 - present]
             there.append(tf.reduce_any(present > 0, axis=1))
         if self.categorical:
             ids = features["categories"]
@@ -297,6 +305,13 @@ class BehaviourTower(Tower):
         values = self.project(self.norm(hidden))[:, None]
         return Tokens(tf.where(mask[..., None], values, tf.zeros_like(values)), mask)
 
+    def _spread(self, numbers: Any) -> list[Any]:
+        """Normalised numbers ``[n, F]`` over their bins, a part ``[n, F]`` each."""
+        if self.bins is None:
+            return [numbers]
+        through = (numbers + 1.0) / 2.0 * self.bins  # how many bins the value has gone through
+        return [tf.clip_by_value(through - k, 0.0, 1.0) * 2.0 - 1.0 for k in range(self.bins)]
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``, with what ``adapt`` learnt (of the owner only, when shared)."""
         return {
@@ -304,6 +319,7 @@ class BehaviourTower(Tower):
             "numeric": self.numeric,
             "categorical": self.categorical,
             "normalize": self.normalize,
+            "bins": self.bins,
             "max_categories": self.max_categories,
             "hash_buckets": self.hash_buckets,
             "embedding_dim": self.embedding_dim,

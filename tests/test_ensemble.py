@@ -62,11 +62,12 @@ def test_saved_and_loaded_it_is_the_same(trained, shop):
 
 def test_a_modality_is_hidden_from_all_members(trained, shop):
     ensemble, run, _ = trained
+    image = {"image": ["image"]}
     apart = [
-        masked_scores(Ranker.load_ranker(run / "members" / str(number) / "ranker"), shop, "test", ["image"])
+        masked_scores(Ranker.load_ranker(run / "members" / str(number) / "ranker"), shop, "test", image)
         for number in range(2)
     ]
-    hidden = masked_scores(ensemble, shop, "test", ["image"])["image"]
+    hidden = masked_scores(ensemble, shop, "test", image)["image"]
     for got, *members in zip(hidden, *(a["image"] for a in apart), strict=True):
         np.testing.assert_allclose(got, np.mean(members, 0), atol=1e-5)
 

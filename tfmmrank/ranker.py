@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -248,26 +250,30 @@ class Ranker(tfrs.Model):
             shown = hide(shown, name, shown_at)
         return shown
 
-    def scores_hiding(self, batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    def scores_hiding(self, batch: Mapping[str, Any], hidden: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Scores of a batch as if its items lacked one modality, for each in turn; the items are encoded once.
 
         Args:
             batch: as ``call`` takes it.
-            names: item or slot towers, to be hidden from the fusion and from matches.
+            hidden: by modality its item or slot towers, to be hidden together from the fusion and from matches.
 
         Returns:
-            ``{name: [B, L]}``.
+            ``{modality: [B, L]}``.
 
         Raises:
             ValueError: for a name that no item or slot tower has.
         """
-        for name in names:
+        for name in itertools.chain.from_iterable(hidden.values()):
             _check_modality(self.towers, name)
         query, item = self._encode_batch(batch)
-        return {name: self.score(query, self._without(item, name), batch["slot_mask"]) for name in names}
+        scores = {}
+        for modality, names in hidden.items():
+            left = functools.reduce(self._without, names, item)
+            scores[modality] = self.score(query, left, batch["slot_mask"])
+        return scores
 
     def _without(self, item: Mapping[str, Tokens], name: str) -> dict[str, Tokens]:
-        """Item tokens as if a modality were missing."""
+        """Item tokens as if what a tower reads were missing."""
         return hide(item, name)
 
     def call(self, batch: Mapping[str, Any], training: bool = False) -> Any:

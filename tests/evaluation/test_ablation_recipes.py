@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfmmrank.evaluation.ablation_recipes import NoVariant, modalities, other_fusions, with_fusion, without
+from tfmmrank.evaluation.ablation_recipes import NoVariant, other_fusions, with_fusion, without
 from tfmmrank.fusion import Fusion, fusions
 from tfmmrank.registry import options_of
 from tfmmrank.schema import Recipe
@@ -38,9 +38,9 @@ def recipe_of(towers=TOWERS, match=MATCH, **model):
     return Recipe.from_dict({"data": DATA, "model": {"dim": 16, "towers": towers, "match": match, **model}})
 
 
-def left(recipe, name):
-    """Without a tower, having checked that a ranker can be made of it and its file read back."""
-    found = without(recipe, name)
+def left(recipe, *names):
+    """Without some towers, having checked that a ranker can be made of it and its file read back."""
+    found = without(recipe, *names)
     assert found.wrong_towers() == []
     assert [tower.name for tower in build_ranker(found).towers] == list(found.model.towers)
     assert found.train == recipe.train
@@ -48,7 +48,6 @@ def left(recipe, name):
 
 
 def test_only_item_and_slot_towers_are_modalities():
-    assert modalities(recipe_of()) == ["title", "past", "words"]
     with pytest.raises(ValueError, match='no item or slot tower "query"; towers: title, past, words'):
         without(recipe_of(), "query")
 
@@ -114,9 +113,15 @@ def test_without_anything_fused_a_query_tower_for_the_fusion_goes_too():
     assert list(model.towers) == ["words", "asked"]
 
 
+def test_towers_go_together():
+    assert list(left(recipe_of(), "title", "words").towers) == ["query", "past"]
+
+
 def test_the_only_modality_stays():
-    with pytest.raises(NoVariant, match='"title" is the only item or slot tower'):
+    with pytest.raises(NoVariant, match="no other item or slot tower than title$"):
         without(recipe_of({"query": QUERY, "title": TOWERS["title"]}, {}), "title")
+    with pytest.raises(NoVariant, match="no other item or slot tower than title, words$"):
+        without(recipe_of({"query": QUERY, "title": TOWERS["title"], **WORDS}), "words", "title")
 
 
 def test_an_owner_of_a_kind_that_does_not_tell_what_is_shared_stays():

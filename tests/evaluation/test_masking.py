@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from tests.conftest import encode_picture
 from tests.tiny_shop import MemoryShop, make_recipe
 from tfmmrank.columns import missing_values
 from tfmmrank.evaluation import scores_of
-from tfmmrank.evaluation.masking import masked_scores
+from tfmmrank.evaluation.masking import masked_scores, modalities
 from tfmmrank.stack import keras, tf
 from tfmmrank.tokens import Tokens
 from tfmmrank.towers import Tower, towers
@@ -60,17 +62,18 @@ MODEL = {
 }
 
 
-def make_shop(path, blank=""):
-    """A shop with descriptions, one column of which is empty."""
+def make_shop(path, *blank):
+    """A shop with descriptions, some columns of which are empty."""
     shop = MemoryShop(path, encode_picture, lists=10)
     shop.item_columns = {**shop.item_columns, "description": "text"}
     columns = shop.catalogue._columns
     columns["description"] = columns["title"]
-    if blank in shop.item_columns:
-        columns[blank] = missing_values(shop.item_columns[blank], (40,))
-    elif blank:
-        slots = shop.lists("test").slots
-        slots[blank] = missing_values(1, slots[blank].shape)
+    for name in blank:
+        if name in shop.item_columns:
+            columns[name] = missing_values(shop.item_columns[name], (40,))
+        else:
+            slots = shop.lists("test").slots
+            slots[name] = missing_values(1, slots[name].shape)
     return shop
 
 
@@ -102,10 +105,27 @@ def test_hiding_a_modality_is_its_column_s_absence(shop, ranker, tmp_path):
         assert differ(some, lacking) < 1e-4, name  # float32 sums of another graph
     # What Keras's predict once traced, it keeps.
     assert differ(scores_of(ranker, shop, "test"), whole) == 0
-    (few,) = masked_scores(ranker, shop, "test", ["past"], batch_size=3).values()
+    (few,) = masked_scores(ranker, shop, "test", {"past": ["past"]}, batch_size=3).values()
     assert differ(few, masked["past"]) < 1e-4
+
+
+def test_towers_hidden_together(shop, ranker, tmp_path):
+    lacking = scores_of(ranker, make_shop(tmp_path, "image", "past_clicks"), "test")
+    (both,) = masked_scores(ranker, shop, "test", {"both": ["image", "past"]}).values()
+    assert differ(both, lacking) < 1e-4
+
+
+def test_towers_that_read_the_same_are_taken_away_together_too():
+    def tower(*columns, side="item"):
+        return SimpleNamespace(columns=list(columns), side=side)
+
+    towers = {"query": tower("query", side="query"), "title": tower("title"), "image": tower("image"),
+              "words": tower("title"), "all": tower("title", "image"), "colours": tower("image")}  # fmt: skip
+    alone = {name: (name,) for name in ("title", "image", "words", "all", "colours")}
+    together = {"title + words": ("title", "words"), "image + colours": ("image", "colours")}
+    assert modalities(towers) == {**alone, **together}
 
 
 def test_an_unknown_modality(shop, ranker):
     with pytest.raises(ValueError, match='no item or slot tower "imgae"; did you mean "image"'):
-        masked_scores(ranker, shop, "test", ["imgae"])
+        masked_scores(ranker, shop, "test", {"pictures": ["imgae"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ def ablate(
 ) -> AblationTable:
     """Takes a trained ranker apart and puts what is left beside it, on the same lists.
 
-    Three parts: ``masked`` hides each modality of the trained ranker's items in turn; ``retrained`` trains the run's
-    recipe anew without it; ``fusions`` trains it anew with each of the package's other fusions, of the recipe's ``dim``
+    Three parts: ``masked`` hides each modality of the trained ranker's items in turn, which is a tower, or all towers
+    that read the same; ``retrained`` trains the run's recipe anew without it; ``fusions`` trains it anew with each of the package's other fusions, of the recipe's ``dim``
     and ``dropout`` and otherwise with their default options. Seed, early stopping and all else are the recipe's; the
     split is only scored, so that what it shows is no basis for a choice.
 
@@ -130,18 +131,22 @@ def _loaded(run: Path) -> Any:
 
 def _plan(recipe: Recipe, parts: Sequence[str]) -> tuple[list[_Variant], dict[str, str]]:
     """What is to be trained, and by system why something cannot be."""
-    from tfmmrank.evaluation.ablation_recipes import NoVariant, modalities, other_fusions, with_fusion, without
+    from tfmmrank.evaluation.ablation_recipes import NoVariant, other_fusions, with_fusion, without
+    from tfmmrank.evaluation.masking import modalities
 
     variants, left_out = [], {}
     kinds = other_fusions(recipe)
-    wanted: list[tuple[str, str, str, Callable[[Recipe, str], Recipe]]] = [
-        *(("retrained", "without", name, without) for name in modalities(recipe)),
-        *(("fusions", "fusion", kind, with_fusion) for kind in kinds),
+    wanted: list[tuple[str, str, str, Callable[[], Recipe]]] = [
+        *(
+            ("retrained", "without", name, functools.partial(without, recipe, *names))
+            for name, names in modalities(recipe.model.towers).items()
+        ),
+        *(("fusions", "fusion", kind, functools.partial(with_fusion, recipe, kind)) for kind in kinds),
     ]
     for part, word, name, make in wanted:
         if part in parts:
             try:
-                variants.append(_Variant(part, f"{word} {name}", f"{word}-{name}", make(recipe, name)))
+                variants.append(_Variant(part, f"{word} {name}", f"{word}-{name.replace(' ', '')}", make()))
             except NoVariant as error:
                 left_out[f"{word} {name}"] = str(error)
     if "fusions" in parts and not kinds:

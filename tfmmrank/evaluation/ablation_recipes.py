@@ -17,32 +17,29 @@ class NoVariant(ValueError):  # noqa: N818 - nothing went wrong: there is no suc
     """A variant of the recipe that there cannot be; the message says why."""
 
 
-def modalities(recipe: Recipe) -> list[str]:
-    """The towers that an ablation may leave out: those of sides item and slot."""
-    return [name for name, tower in recipe.model.towers.items() if tower.side != "query"]
+def without(recipe: Recipe, *names: str) -> Recipe:
+    """The recipe without one modality: its towers, the matches by them, and query towers that then serve nothing.
 
-
-def without(recipe: Recipe, name: str) -> Recipe:
-    """The recipe without one modality: its tower, the matches by it, and query towers that then serve nothing.
-
-    Where the tower owns weights that others share, the first of those of its side, or else the first, owns them from
+    Where a tower that goes owns weights that others share, the first of those of its side, or else the first, owns them from
     then on, with the owner's options; where no match needs a lexical query tower any longer, that goes too.
 
     Args:
         recipe: of a run.
-        name: an item or slot tower.
+        *names: item or slot towers.
 
     Raises:
-        NoVariant: when nothing would be left to rank by, or the tower's heir cannot be made.
+        NoVariant: when nothing would be left to rank by, or a tower's heir cannot be made.
         ValueError: for a name that no item or slot tower has.
     """
-    model, known = recipe.model, modalities(recipe)
-    if name not in known:
-        raise ValueError(f'no item or slot tower "{name}"{nearest(name, known)}; towers: {", ".join(known)}')
-    if len(known) == 1:
-        raise NoVariant(f'"{name}" is the only item or slot tower')
-    match = {key: each for key, each in model.match.items() if each.item != name}
-    others = {other: config for other, config in model.towers.items() if other != name}
+    model = recipe.model
+    known = [name for name, tower in model.towers.items() if tower.side != "query"]
+    for name in names:
+        if name not in known:
+            raise ValueError(f'no item or slot tower "{name}"{nearest(name, known)}; towers: {", ".join(known)}')
+    if set(names) == set(known):
+        raise NoVariant(f"there is no other item or slot tower than {', '.join(known)}")
+    match = {key: each for key, each in model.match.items() if each.item not in names}
+    others = {other: config for other, config in model.towers.items() if other not in names}
     kept = {other: config for other, config in others.items() if _serves(other, others, match)}
     changed: dict[str, Any] = {
         "towers": _with_owners(kept, model.towers),

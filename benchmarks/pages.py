@@ -48,13 +48,15 @@ _REAL = (
     (
         "| data | tfmmrank | LambdaMART | zero-shot encoder | BM25 | test queries (skipped) |",
         "NDCG@10 [95% interval], gain 2^grade − 1, ties ranked worst first (BM25's averaged), mean of {seeds} seeds. "
-        "LambdaMART and encoder: the better of their kinds on these lists. Every peer, p-value and ablation, and what "
-        "the recipes were chosen on: [docs/quality.md](docs/quality.md). Printed by `make bench`, {machine}, {date}.",
+        "LambdaMART and encoder: the better of their kinds on these lists; p: where the difference from tfmmrank may "
+        "be chance (paired randomisation test, 0.05). Every peer, p-value and ablation, and what the recipes were "
+        "chosen on: [docs/quality.md](docs/quality.md). Printed by `make bench`, {machine}, {date}.",
     ),
     (
         "| 数据 | tfmmrank | LambdaMART | 零样本编码器 | BM25 | 测试查询（跳过） |",
         "NDCG@10 [95% 置信区间]，增益为 2^等级 − 1，同分时按最差顺序计（BM25 取平均），{seeds} 个随机种子的均值。"
-        "LambdaMART 与编码器各取其变体中在这些列表上较好的一个。全部对照、p 值、消融以及配方的选择依据见 "
+        "LambdaMART 与编码器各取其变体中在这些列表上较好的一个；标有 p 者与 tfmmrank 之差可能出于偶然"
+        "（配对随机化检验，0.05）。全部对照、p 值、消融以及配方的选择依据见 "
         "[docs/quality.md](docs/quality.md)。"
         "由 `make bench` 输出，{machine}，{date}。",
     ),
@@ -92,7 +94,7 @@ def real_table(found: dict[str, dict[str, Any]], language: int) -> str:
         systems, main = figures["systems"], figures["main"]
         model = systems["model"]["metrics"][main]
         peers = [
-            _best(systems, main, "LambdaMART"),
+            _best(systems, main, "lambdamart"),
             _best(systems, main, "zero-shot"),
             _best(systems, main + TIES_AVERAGED, "bm25"),
         ]
@@ -109,8 +111,13 @@ def _of_all(found: dict[str, dict[str, Any]], key: str) -> str:
 
 
 def _best(systems: dict[str, Any], metric: str, kind: str) -> str:
-    means = [row["metrics"][metric]["mean"] for name, row in systems.items() if name.lower().startswith(kind.lower())]
-    return f"{max(means):.3f}" if means else "–"
+    """The best system of a kind: its mean, and p where it is 0.05 or more."""
+    means = {name: row["metrics"][metric]["mean"] for name, row in systems.items() if name.startswith(kind)}
+    if not means:
+        return "–"
+    best = max(means, key=lambda name: means[name])
+    p = systems[best]["difference"]["p_value"]
+    return f"{means[best]:.3f}" + (f" (p {p:.2f})" if p >= 0.05 else "")
 
 
 def systems_table(found: dict[str, Any]) -> str:
@@ -142,14 +149,17 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
         f"against {reference}, {found['resamples']:,} flips of signs; Holm's for {len(found['systems']) - 1} "
         f"comparisons. Seeds {', '.join(map(str, found['seeds']))}, {found['machine']}, {found['date']}."
     )
-    if "by_seed" in found:
+    if len(found["seeds"]) > 1:
         each = (f"{name} {', '.join(f'{value:.3f}' for value in some)}" for name, some in found["by_seed"].items())
         yield (
-            "A query's value is the mean of one training a seed; intervals and p do not hold the differences between "
-            f"trainings, which are: {'; '.join(each)}. Peers that learn were trained with one seed."
+            "A query's value is the mean of one training a seed, of what learns; intervals and p do not hold the "
+            f"differences between trainings. By seed: {'; '.join(each)}."
         )
+    else:
+        yield "One training each: intervals and p do not hold the differences between trainings with other seeds."
     if found.get("chosen"):
-        yield f"Chosen on validation lists: {'; '.join(f'{name}: {value}' for name, value in found['chosen'].items())}."
+        first = f"Chosen on validation lists, seed {found['seeds'][0]}"
+        yield f"{first}: {'; '.join(f'{name}: {value}' for name, value in found['chosen'].items())}."
     if "new_words" in found:
         new = found["new_words"]
         yield (

@@ -55,20 +55,14 @@ class Measured(NamedTuple):
     """Systems on test lists.
 
     Attributes:
-        table: each query's mean over the seeds.
+        tables: one a seed.
         ranker: of the first recipe and seed.
-        by_seed: mean NDCG@10 of each seed's ranker, by system.
-        chosen: what peers chose on validation lists, by system.
+        chosen: what the first seed's peers chose on validation lists, by system.
     """
 
-    table: Any
+    tables: list[Any]
     ranker: Any
-    by_seed: dict[str, list[float]]
     chosen: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**self.table.to_dict(), "by_seed": self.by_seed, "chosen": self.chosen}
 
 
 class Bench:
@@ -110,7 +104,7 @@ class Bench:
         return ranker
 
     def table(self, data: Any, recipes: Mapping[str, Any], run: str, peers: str | None = "all") -> Measured:
-        """Rankers by recipe, mean of the seeds, and peers, of one seed, on the test lists.
+        """Rankers by recipe, and peers, on the test lists; all of every seed.
 
         Args:
             data: the dataset.
@@ -120,22 +114,20 @@ class Bench:
         """
         from tfmmrank.evaluation import compare, fit_baselines, scores_of
 
-        first, tables = None, []
+        first, tables, chosen = None, [], {}
         for seed in self.seeds:
             scores = {}
             for system, recipe in recipes.items():
                 ranker = self.train(recipe, data, f"{run}-{system.replace(' ', '-')}", seed)
                 first = first if first is not None else ranker
                 scores[system] = scores_of(ranker, data, "test")
+            if peers is not None:
+                for peer in fit_baselines(data, first, seed, progress=self.progress, systems=peers):
+                    scores[peer.name] = peer.scores(data, "test")
+                    if hasattr(peer, "chosen"):
+                        chosen.setdefault(peer.name, str(peer.chosen))
             tables.append(compare(data, "test", scores))
-        systems, chosen = {}, {}
-        if peers is not None:
-            for peer in fit_baselines(data, first, progress=self.progress, systems=peers):
-                systems[peer.name] = peer.scores(data, "test")
-                if hasattr(peer, "chosen"):
-                    chosen[peer.name] = str(peer.chosen)
-        by_seed = {system: [float(table.mean(system)) for table in tables] for system in recipes}
-        return Measured(mean_table(tables, compare(data, "test", systems) if systems else None), first, by_seed, chosen)
+        return Measured(tables, first, chosen)
 
 
 def _digest(recipe: Any) -> str:
@@ -155,8 +147,8 @@ def _begin(folder: Path, stamp: str) -> None:
     (folder / _STAMP).write_text(stamp, "utf-8")
 
 
-def mean_table(tables: Sequence[Any], peers: Any | None = None) -> Any:
-    """One table of several of the same systems, each query's metrics being their mean; and of other systems."""
+def mean_table(tables: Sequence[Any]) -> Any:
+    """One table of several of the same systems, each query's metrics being their mean."""
     from tfmmrank.evaluation.metrics import PerQuery
     from tfmmrank.evaluation.tables import make_table
 
@@ -168,9 +160,16 @@ def mean_table(tables: Sequence[Any], peers: Any | None = None) -> Any:
             some = first.per_query(system, metric)
             mean = np.mean([table.per_query(system, metric).values for table in tables], axis=0)
             values[system][metric] = PerQuery(mean, some.name, some.convention)
-    for system in peers.rows if peers is not None else ():
-        values[system] = peers.rows[system].metrics
     return make_table(first.dataset, first.split, values, first.query_ids, first.reference)
+
+
+def _found(tables: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """The mean of the seeds' tables, printed; and as JSON values, with each seed's mean of what a seed changes."""
+    table = mean_table(tables)
+    print(table, flush=True)
+    by_seed = {system: [float(each.mean(system)) for each in tables] for system in table.rows}
+    changing = {system: means for system, means in by_seed.items() if len(set(means)) > 1}
+    return table, {**table.to_dict(), "by_seed": changing}
 
 
 def demo(bench: Bench) -> dict[str, Any]:
@@ -183,10 +182,9 @@ def demo(bench: Bench) -> dict[str, Any]:
     data = bench.prepare(recipe, "demo")
     alone = {system: without_towers(recipe, dropped) for system, dropped in SINGLE["demo"].items()}
     measured = bench.table(data, {"model": recipe, **alone}, "demo")
-    table = measured.table
-    print(table, flush=True)
-    slices = table.sliced(query_slices(data, "test"))
-    return {**measured.to_dict(), "slices": {name: part["systems"]["model"].mean for name, part in slices.items()}}
+    table, found = _found(measured.tables)
+    slices = {name: part["systems"]["model"].mean for name, part in table.sliced(query_slices(data, "test")).items()}
+    return {**found, "chosen": measured.chosen, "slices": slices}
 
 
 def fashion(bench: Bench) -> dict[str, Any]:
@@ -208,45 +206,42 @@ def _example(bench: Bench, name: str) -> tuple[dict[str, Any], Any]:
     data = bench.prepare(recipe, name)
     alone = {system: without_towers(recipe, dropped) for system, dropped in SINGLE[name].items()}
     measured = bench.table(data, {"model": recipe, **alone}, name)
-    print(measured.table, flush=True)
-    found = {**measured.to_dict(), "grpc_matches": _served_alike(bench, name, measured.ranker, data)}
-    return found, measured.table
+    table, found = _found(measured.tables)
+    _check_served(bench, name, measured.ranker, data)
+    return {**found, "chosen": measured.chosen}, table
 
 
-def _served_alike(bench: Bench, name: str, ranker: Any, data: Any) -> bool:
-    """Whether the exported model, asked over gRPC, gives what ``predict`` gives."""
+def _check_served(bench: Bench, name: str, ranker: Any, data: Any) -> None:
+    """Raises ValueError where the exported model, asked over gRPC, gives something else than ``predict``."""
     from tfmmrank.cli.demo import ask_over_grpc
     from tfmmrank.evaluation import scores_of
     from tfmmrank.export import export
 
     shutil.rmtree(bench.out / "models" / name, ignore_errors=True)
     export(ranker, data, bench.out / "models" / name, progress=bench.progress)
-    return ask_over_grpc(bench.out / "models" / name, data, scores_of(ranker, data, "test")).matches
+    if not ask_over_grpc(bench.out / "models" / name, data, scores_of(ranker, data, "test")).matches:
+        raise ValueError(f"{name}: scores over gRPC are not those of predict; mend that before quoting any")
 
 
 def crowd_folds(bench: Bench) -> dict[str, Any]:
     """Five-fold cross-validation by query over all of crowd's queries, against the zero-shot encoder."""
-    from tfmmrank.evaluation import pool
-
     parts = []
     for fold, queries in enumerate(query_folds("crowd", FOLDS, 0, bench.out / "tables" / "crowd_folds")):
         recipe = load_example("crowd", {"data.queries.table": str(queries)})
         data = bench.prepare(recipe, "crowd_folds")  # in one folder, so that no fold encodes the items again
         parts.append(bench.table(data, {"model": recipe}, f"crowd_fold{fold}", peers="simple"))
-    table = pool([part.table for part in parts], "crowd, five folds")
-    print(table, flush=True)
-    return {**table.to_dict(), "by_seed": _over_folds(parts)}
+    return _found(_pooled(parts, "crowd, five folds"))[1]
 
 
-def _over_folds(parts: Sequence[Measured]) -> dict[str, list[float]]:
-    """Each seed's mean over the folds."""
-    return {system: np.mean([part.by_seed[system] for part in parts], 0).tolist() for system in parts[0].by_seed}
+def _pooled(folds: Sequence[Measured], dataset: str) -> list[Any]:
+    """Each seed's table of all folds' queries."""
+    from tfmmrank.evaluation import pool
+
+    return [pool(tables, dataset) for tables in zip(*(fold.tables for fold in folds), strict=True)]
 
 
 def mq2008(bench: Bench) -> dict[str, Any]:
     """LETOR's MQ2008 in its five official folds, with list context and without."""
-    from tfmmrank.evaluation import pool
-
     parts = []
     for fold in range(FOLDS):
         part = [str(data_folder() / "mq2008" / f"S{(fold + i) % FOLDS + 1}.txt") for i in range(FOLDS)]
@@ -256,10 +251,12 @@ def mq2008(bench: Bench) -> dict[str, Any]:
         without = load_example("mq2008", {"data.labels.files": files, "model.context": None})
         systems = {"model": recipe, "without list context": without}
         parts.append(bench.table(data, systems, f"mq2008_fold{fold + 1}"))
-    table = pool([part.table for part in parts], "mq2008, five folds")
-    print(table, flush=True)
-    means = {system: float(np.mean([part.table.mean(system) for part in parts])) for system in table.rows}
-    return {**table.to_dict(), "by_seed": _over_folds(parts), "mean_of_folds": means}
+    table, found = _found(_pooled(parts, "mq2008, five folds"))
+    means = {
+        system: float(np.mean([each.mean(system) for part in parts for each in part.tables])) for system in table.rows
+    }
+    chosen = {f"{peer}, fold {fold}": what for fold, part in enumerate(parts, 1) for peer, what in part.chosen.items()}
+    return {**found, "chosen": chosen, "mean_of_folds": means}
 
 
 def unseen(bench: Bench) -> dict[str, Any]:
@@ -275,12 +272,11 @@ def unseen(bench: Bench) -> dict[str, Any]:
         data = bench.prepare(recipe, "unseen")
         scores["items seen in training"] = scores_of(seen, data, "test")
         scores["items never seen"] = scores_of(bench.train(recipe, data, "unseen-model", seed), data, "test")
+        for other in fit_baselines(data, seed=seed):
+            if other.name in ("random", "bm25"):
+                scores[other.name] = other.scores(data, "test")
         tables.append(compare(data, "test", scores))
-    others = {each.name: each.scores(data, "test") for each in fit_baselines(data) if each.name in ("random", "bm25")}
-    table = mean_table(tables, compare(data, "test", others))
-    print(table, flush=True)
-    lengths = np.diff(data.lists("test").offsets)
-    return {**table.to_dict(), "list_length": float(lengths.mean())}
+    return {**_found(tables)[1], "list_length": float(np.diff(data.lists("test").offsets).mean())}
 
 
 def missing(bench: Bench) -> dict[str, Any]:
@@ -300,9 +296,7 @@ def missing(bench: Bench) -> dict[str, Any]:
         scores = {"all pictures": scores_of(ranker, data, "test"), "text only": scores_of(text, data, "test")}
         scores["half of the pictures"] = scores_of(ranker, bench.prepare(half, "missing"), "test")
         tables.append(compare(data, "test", scores))
-    table = mean_table(tables)
-    print(table, flush=True)
-    return table.to_dict()
+    return _found(tables)[1]
 
 
 def ablation(bench: Bench) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import examples, pages, quality
 from benchmarks.interleaved import interleaved, ratio
-from benchmarks.quality import SINGLE, mean_table
+from benchmarks.quality import SINGLE
 
 
 @pytest.fixture
@@ -85,19 +85,20 @@ def test_mean_of_seeds_is_the_mean_of_each_query_s_metric(rng):
     def scores():
         return [rng.random(4).astype(np.float32) for _ in range(12)]
 
-    one, two = (compare(_Data(), "test", {"model": scores(), "other": scores()}) for _ in range(2))
-    peers = compare(_Data(), "test", {"bm25": scores()})
-    table = mean_table([one, two], peers)
+    fixed = scores()
+    one, two = (compare(_Data(), "test", {"model": scores(), "other": scores(), "fixed": fixed}) for _ in range(2))
+    table, found = quality._found([one, two])
     for system in ("model", "other"):
         mean = (one.per_query(system).values + two.per_query(system).values) / 2
         np.testing.assert_allclose(table.per_query(system).values, mean)
-    np.testing.assert_allclose(table.per_query("bm25").values, peers.per_query("bm25").values)
-    found = {**table.to_dict(), "seeds": [0, 1], "machine": "m", "date": "d", "minutes": 1.2}
-    page = pages.fill("a\n<!-- shop: begin -->\nold\n<!-- shop: end -->\nb", "shop", pages.systems_table(found))
-    assert "old" not in page
+    assert found["by_seed"]["other"] == [one.mean("other"), two.mean("other")]
+    assert "fixed" not in found["by_seed"]
+    found = {**found, "seeds": [0, 1], "machine": "m", "date": "d", "minutes": 1.2}
+    page = pages.fill("a\n<!-- shop: begin -->\nbefore\n<!-- shop: end -->\nb", "shop", pages.systems_table(found))
+    assert "before" not in page
     assert page.startswith("a\n")
     assert page.endswith("-->\nb")
-    assert f"{table.mean('bm25'):.3f}" in page
+    assert f"{table.mean('fixed'):.3f}" in page
 
 
 def test_ratios_of_what_takes_turns():

@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import tfmmrank.stack  # noqa: F401 - selects Keras 2 before anything touches tf.keras
+from tfmmrank.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from tfmmrank.atomic import replace_directory
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from tfmmrank.tokens import Tokens
     from tfmmrank.towers import BehaviourTower, ImageTower, TextTower, Tower, register_tower
     from tfmmrank.training import build_ranker, fit, fit_ensemble, make_strategy
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "tfmmrank.atomic": ["replace_directory"],

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -35,10 +36,10 @@ MODEL = {
 }
 
 
-def train(shop, run, **options):
+def train(shop, run, resume=True, **options):
     recipe = make_recipe(MODEL, **{**OPTIONS, **options})
     ranker = build_ranker(recipe, shop)
-    history = fit(ranker, recipe.train, shop, run, progress=False)
+    history = fit(ranker, recipe.train, shop, run, resume=resume, progress=False)
     return ranker, history
 
 
@@ -133,10 +134,13 @@ def test_callbacks_of_ones_own_see_every_epoch_once_its_checkpoint_is_kept(shop,
     assert seen == list(enumerate(history["val_ndcg@10"]))
 
 
-def test_a_checkpoint_of_something_else_is_refused(shop, begun, tmp_path):
+def test_a_checkpoint_of_something_else_is_refused(shop, begun, tmp_path, monkeypatch):
     run = shutil.copytree(begun, tmp_path / "run")
     with pytest.raises(ValueError, match="of another model, dataset, training options or version; begin again"):
         train(shop, run, epochs=2, learning_rate=0.1)
+    monkeypatch.setattr(sys.modules[fit.__module__], "__version__", "0.0.1")
+    with pytest.raises(ValueError, match="of another model, dataset, training options or version; begin again"):
+        train(shop, run, epochs=2)
 
 
 def test_fewer_epochs_than_are_trained_are_refused(shop, whole):
@@ -165,10 +169,22 @@ def test_early_stopping(shop, tmp_path):
     assert len(history["loss"]) == 3
 
 
-def test_a_loss_that_is_not_finite_is_told(shop, tmp_path):
+def test_validation_lists_without_a_positive_label_are_not_stopped_by(tmp_path):
+    shop = MemoryShop(tmp_path / "shop", encode_picture, lists=8)
+    shop.lists("valid").labels = np.zeros_like(shop.lists("valid").labels)
+    with pytest.warns(UserWarning, match='no query of split "valid" .* trained without validation'):
+        _, history = train(shop, tmp_path / "run", epochs=2, patience=1)
+    assert len(history["loss"]) == 2
+    assert "val_ndcg@10" not in history
+
+
+def test_a_loss_that_is_not_finite_is_told_and_nothing_of_the_run_before_is_left(shop, begun, tmp_path):
+    run = shutil.copytree(begun, tmp_path / "run")
+    assert (run / "ranker").is_dir()
     with pytest.raises(FloatingPointError, match=r"training loss became nan in epoch \d; lower train.learning_rate"):
-        train(shop, tmp_path, learning_rate=1e30, clip_norm=None)
-    assert not (tmp_path / "ranker").exists()
+        train(shop, run, resume=False, learning_rate=1e30, clip_norm=None)
+    assert not (run / "ranker").exists()
+    assert not (run / "history.json").exists()
 
 
 @pytest.mark.parametrize(

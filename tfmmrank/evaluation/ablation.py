@@ -50,9 +50,10 @@ def ablate(
     """Takes a trained ranker apart and puts what is left beside it, on the same lists.
 
     Three parts: ``masked`` hides each modality of the trained ranker's items in turn, which is a tower, or all towers
-    that read the same; ``retrained`` trains the run's recipe anew without it; ``fusions`` trains it anew with each of the package's other fusions, of the recipe's ``dim``
-    and ``dropout`` and otherwise with their default options. Seed, early stopping and all else are the recipe's; the
-    split is only scored, so that what it shows is no basis for a choice.
+    that read the same; ``retrained`` trains the run's recipe anew without it; ``fusions`` trains it anew with each of
+    the package's other fusions, of the recipe's ``dim`` and ``dropout`` and otherwise with their default options. Seed,
+    early stopping and all else are the recipe's; the split is only scored, so that what it shows is no basis for a
+    choice.
 
     What is trained lies in ``run/ablation``, one run a folder. Called again, it goes on where it was interrupted and
     trains nothing twice. ``keras.backend.clear_session`` is called before and after every training.

@@ -20,8 +20,8 @@ class NoVariant(ValueError):  # noqa: N818 - nothing went wrong: there is no suc
 def without(recipe: Recipe, *names: str) -> Recipe:
     """The recipe without one modality: its towers, the matches by them, and query towers that then serve nothing.
 
-    Where a tower that goes owns weights that others share, the first of those of its side, or else the first, owns them from
-    then on, with the owner's options; where no match needs a lexical query tower any longer, that goes too.
+    Where a tower that goes owns weights that others share, the first of those of its side, or else the first, owns them
+    from then on, with the owner's options; where no match needs a lexical query tower any longer, that goes too.
 
     Args:
         recipe: of a run.

@@ -6,7 +6,9 @@ import hashlib
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from tfmmrank.training.averaging import WeightAverage
 from tfmmrank.training.build import seed_everything
 from tfmmrank.training.checkpoint import OtherTraining, ResumableTraining
 from tfmmrank.training.mixed import copy_weights, mixed_twin
+from tfmmrank.version import __version__
 
+_LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-ranking", "tensorflow-recommenders", "keras-nlp")  # which train
 OPTIMIZERS = ["adadelta", "adagrad", "adam", "adamax", "adamw", "ftrl", "nadam", "rmsprop", "sgd"]
 
 
@@ -68,7 +72,8 @@ def fit(
     Args:
         ranker: from ``build_ranker(..., data)``, under the strategy's scope if there is one.
         config: the recipe's train part.
-        data: a ``Prepared`` dataset with a split ``train``, and ``valid`` for early stopping.
+        data: a ``Prepared`` dataset with a split ``train``, and ``valid`` for early stopping; without ``valid``, or
+            without a positive label there, all epochs are trained and the last one is kept.
         run: folder for checkpoints, TensorBoard logs, ``history.json`` and ``ranker/``.
         resume: whether to go on from the last checkpoint in ``run``; False removes what is there, and begins with the
             weights that the ranker has.
@@ -87,7 +92,9 @@ def fit(
     run = Path(run)
     checkpoints = run / "checkpoints"
     if not resume:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        for folder in (checkpoints, run / "ranker", run / "tensorboard"):
+            shutil.rmtree(folder, ignore_errors=True)
+        (run / "history.json").unlink(missing_ok=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     options: dict[str, Any] = {
@@ -99,7 +106,7 @@ def fit(
     batches = ListBatches(data, "train", ranker, list_size=config.list_size, shuffle=True, **options)
     # Static batches, or XLA would compile for every number of distinct items anew.
     static = replicas > 1 or config.jit_compile
-    valid = ListBatches(data, "valid", ranker, static=static, **options) if _has(data, "valid") else None
+    valid = ListBatches(data, "valid", ranker, static=static, **options) if _can_validate(data) else None
     steps = -(-len(batches) // replicas)
 
     seed_everything(config.seed)
@@ -170,12 +177,13 @@ def _compile(ranker: Any, config: TrainConfig, steps: int) -> None:
 
 
 def _fingerprint(ranker: Any, config: TrainConfig, splits: Sequence[ListBatches], replicas: int) -> str:
-    """Changes with whatever changes what is trained and kept: options, towers, replicas, lists and their items."""
+    """Changes with whatever changes what is trained and kept: code, options, towers, replicas, lists, their items."""
     free = {"epochs", "checkpoint_every_steps"} - ({"epochs"} if config.schedule == "cosine" else set())
     options = config.model_dump(mode="json", exclude=free)
     model = ranker.get_config()
     del model["name"], model["fusion"]["name"]  # Keras numbers them within a process
-    parts = [model, options, replicas, [batches.lists.query_ids.tolist() for batches in splits]]
+    code = [__version__, *(version(library) for library in _LIBRARIES)]
+    parts = [code, model, options, replicas, [batches.lists.query_ids.tolist() for batches in splits]]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for batches in splits:
         for part in batches.state():
@@ -188,8 +196,18 @@ def _verbosity(progress: bool) -> int:
     return (1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2) if progress else 0
 
 
-def _has(data: Any, split: str) -> bool:
-    return split in data.splits and len(data.lists(split)) > 0
+def _can_validate(data: Any) -> bool:
+    """Whether there are validation lists to stop by."""
+    if "valid" not in data.splits or not len(data.lists("valid")):
+        return False
+    positive = bool((data.lists("valid").labels > 0).any())
+    if not positive:  # their NDCG would be 0 in every epoch, and the first one the best
+        warnings.warn(
+            f'no query of split "valid" of dataset {data.path} has a positive label: trained without validation, all '
+            "epochs, the last one being kept",
+            stacklevel=3,
+        )
+    return positive
 
 
 def _distributed(batches: ListBatches, epoch: int = 0, skip: int = 0) -> Any:

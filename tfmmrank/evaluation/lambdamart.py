@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,7 +42,7 @@ class LambdaMART:
         rounds: most trees.
         patience: trees without a better validation NDCG after which a trial ends.
         seed: seeds the search and LightGBM.
-        threads: of LightGBM; None: as many as the machine has cores.
+        threads: of LightGBM; None: as OpenMP has it, ``OMP_NUM_THREADS`` or one a core.
         progress: whether to show a progress bar.
 
     Attributes:
@@ -74,7 +73,7 @@ class LambdaMART:
             raise ValueError(f"{self.name}: the ranker has no matches and the dataset no numbers to learn from")
         self.features, self.embeddings, self.components = features, embeddings, components
         self.trials, self.rounds, self.patience = trials, rounds, patience
-        self.seed, self.threads, self.progress = seed, threads or os.cpu_count() or 1, progress
+        self.seed, self.threads, self.progress = seed, threads or 0, progress
         self.chosen: Trial | None = None
         self.trials_made: list[Trial] = []
         self._lightgbm = load_lightgbm()

@@ -33,8 +33,9 @@ class Vectors(NamedTuple):
 class PairFeatures:
     """Match features, frozen encoders' vectors and raw columns of a dataset's pairs, each computed once.
 
-    What the model itself reads: matches and vectors made by the same towers, columns as they are in the dataset. Only what training leaves as it is: a tower whose encoder is trained is left
-    out, with a warning, because what it gives is the model's own learning, not a pretrained encoder's.
+    What the model itself reads: matches and vectors made by the same towers, columns as they are in the dataset. Only
+    what training leaves as it is: a tower whose encoder is trained is left out, with a warning, because what it gives
+    is the model's own learning, not a pretrained encoder's.
 
     Kept in memory: 4 bytes a pair and match feature or column, and 2 bytes a number of the vectors of each distinct
     item of the lists (100,000 items by MiniLM and EfficientNet: 0.33 GB); not the whole catalogue's.

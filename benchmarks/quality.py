@@ -32,6 +32,7 @@ from benchmarks.examples import (
     without_pictures,
     without_towers,
 )
+from tfmmrank.atomic import replace_file
 
 FOLDS = 5
 #: What a single-modality ranker leaves out, by example.
@@ -49,6 +50,7 @@ _ROUNDS = 9  # of timing
 _STAMP = "bench.sha256"  # in a run's folder: what it was trained by
 #: Of the package, what a training's result may depend on.
 _TRAINS = ("data", "encoders", "towers", "fusion", "matching", "objectives", "training", ".")
+_PEERS = "peers.npz"  # in a run's folder: their scores, and what they chose
 
 
 class Measured(NamedTuple):
@@ -112,7 +114,7 @@ class Bench:
             run: begins the runs' names.
             peers: what ``fit_baselines`` takes as ``systems``; None: no peers.
         """
-        from tfmmrank.evaluation import compare, fit_baselines, scores_of
+        from tfmmrank.evaluation import compare, scores_of
 
         first, tables, chosen = None, [], {}
         for seed in self.seeds:
@@ -122,21 +124,58 @@ class Bench:
                 first = first if first is not None else ranker
                 scores[system] = scores_of(ranker, data, "test")
             if peers is not None:
-                for peer in fit_baselines(data, first, seed, progress=self.progress, systems=peers):
-                    scores[peer.name] = peer.scores(data, "test")
-                    if hasattr(peer, "chosen"):
-                        chosen.setdefault(peer.name, str(peer.chosen))
+                found, settings = self._peers(data, first, seed, run, peers)
+                scores.update(found)
+                chosen = chosen or settings
             tables.append(compare(data, "test", scores))
         return Measured(tables, first, chosen)
+
+    def _peers(
+        self, data: Any, ranker: Any, seed: int, run: str, systems: str
+    ) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
+        """The peers' scores of the test lists, and what those that search chose; done before, they are read."""
+        from tfmmrank.evaluation import fit_baselines
+        from tfmmrank.evaluation.scoring import split_lists
+
+        folder, lists = self.out / "runs" / f"{run}-peers-{systems}-{seed}", data.lists("test")
+        stamp = _code([json.dumps(ranker.get_config(), indent=1), _content(data)], (*_TRAINS, "evaluation"))
+        if not (folder / _PEERS).is_file() or (folder / _STAMP).read_text("utf-8") != stamp:
+            _begin(folder, stamp)
+            scores, chosen = {}, {}
+            for peer in fit_baselines(data, ranker, seed, progress=self.progress, systems=systems):
+                scores[peer.name] = np.concatenate(peer.scores(data, "test"))
+                if hasattr(peer, "chosen"):
+                    chosen[peer.name] = str(peer.chosen)
+            with replace_file(folder / _PEERS) as aside:
+                np.savez(aside, chosen=json.dumps(chosen), **{f"of {name}": array for name, array in scores.items()})
+        with np.load(folder / _PEERS) as kept:
+            found = {name[3:]: split_lists(lists, kept[name]) for name in kept.files if name.startswith("of ")}
+            return found, json.loads(str(kept["chosen"]))
 
 
 def _digest(recipe: Any) -> str:
     """Changes with a recipe, and with the code that trains by it."""
-    package = ROOT / "tfmmrank"
-    digest = hashlib.sha256(json.dumps([recipe.model.model_dump(mode="json"), recipe.train.model_dump(mode="json")],
-                                       sort_keys=True).encode())  # fmt: skip
-    for file in sorted(file for room in _TRAINS for file in (package / room).glob("*.py")):
+    model, train = recipe.model.model_dump(mode="json"), recipe.train.model_dump(mode="json")
+    return _code([json.dumps([model, train], sort_keys=True)], _TRAINS)
+
+
+def _code(parts: Sequence[str], rooms: Sequence[str]) -> str:
+    """Changes with the parts, and with the package's code in these rooms."""
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for file in sorted(file for room in rooms for file in (ROOT / "tfmmrank" / room).glob("*.py")):
         digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _content(data: Any) -> str:
+    """Changes with a dataset's lists."""
+    digest = hashlib.sha256()
+    for split in data.splits:
+        lists = data.lists(split)
+        for array in (lists.labels, lists.offsets, lists.item_rows, *lists.slots.values()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for values in lists.queries.values():
+            digest.update(repr(values.tolist()).encode())
     return digest.hexdigest()
 
 

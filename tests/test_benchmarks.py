@@ -67,6 +67,8 @@ def test_examples_and_their_single_modalities_are_recipes_that_fit_together(fold
 
 class _Data:
     name, path = "shop", "shop"
+    splits = ("train", "test")
+    labels = 1.0
 
     def lists(self, split):
         from tests.tiny_shop import MemoryLists
@@ -74,7 +76,7 @@ class _Data:
         count = 12
         return MemoryLists(
             np.array([f"q{i}" for i in range(count)], object), {}, np.arange(0, 4 * count + 1, 4),
-            np.zeros(4 * count, np.int32), np.tile([0.0, 1.0, 2.0, 3.0], count).astype(np.float32),
+            np.zeros(4 * count, np.int32), self.labels * np.tile([0.0, 1.0, 2.0, 3.0], count).astype(np.float32),
             np.ones(4 * count, np.float32), {},
         )  # fmt: skip
 
@@ -99,6 +101,45 @@ def test_mean_of_seeds_is_the_mean_of_each_query_s_metric(rng):
     assert page.startswith("a\n")
     assert page.endswith("-->\nb")
     assert f"{table.mean('fixed'):.3f}" in page
+
+
+class _Ranker:
+    def __init__(self, dim=4):
+        self.dim = dim
+
+    def get_config(self):
+        return {"dim": self.dim}
+
+
+def test_peers_are_fitted_once(tmp_path, rng, monkeypatch):
+    """A benchmark takes hours: killed, it must not search the peers' settings again."""
+    fitted = []
+
+    class Peer:
+        def __init__(self, name):
+            self.name, self.chosen = name, f"{name}'s settings"
+
+        def scores(self, data, split):
+            return [np.full(4, len(fitted), np.float32) for _ in range(len(data.lists(split)))]
+
+    def fit_baselines(data, ranker, seed, progress, systems):
+        fitted.append((ranker.dim, seed, systems))
+        return [Peer("trees + vectors")]
+
+    monkeypatch.setattr("tfmmrank.evaluation.fit_baselines", fit_baselines)
+    data, bench = _Data(), quality.Bench(tmp_path, progress=False)
+    first, chosen = bench._peers(data, _Ranker(), 0, "shop", "all")
+    again, chosen_again = quality.Bench(tmp_path, progress=False)._peers(data, _Ranker(), 0, "shop", "all")
+    assert fitted == [(4, 0, "all")]
+    assert chosen == chosen_again == {"trees + vectors": "trees + vectors's settings"}
+    for one, other in zip(first["trees + vectors"], again["trees + vectors"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = bench._peers(data, _Ranker(8), 0, "shop", "all")[0]["trees + vectors"]
+    assert fitted == [(4, 0, "all"), (8, 0, "all")]
+    assert other[0][0] == 2
+    data.labels = 2.0
+    bench._peers(data, _Ranker(8), 0, "shop", "all")
+    assert len(fitted) == 3
 
 
 def test_ratios_of_what_takes_turns():

@@ -82,7 +82,7 @@ def demo_table(found: dict[str, Any], language: int) -> str:
         low, high = found["intervals"][system]
         lines.append(f"| {_DEMO_ROWS[system][language]} | {found['ndcg@10'][system]:.3f} | {low:.3f} – {high:.3f} |")
     numbers = {**found["queries"], "seconds": found["seconds"], "memory": found["peak_memory_mb"]}
-    numbers.update({key: found[key] for key in ("seed", "machine", "date")})
+    numbers.update(seed=found["seed"], machine=_machine(found["machine"], language), date=found["date"])
     return "\n".join([*lines, "", caption.format(**numbers, asked=found["grpc"]["queries"]), ""])
 
 
@@ -102,7 +102,12 @@ def real_table(found: dict[str, dict[str, Any]], language: int) -> str:
         lines.append(f"| `{name}` | {value} | {' | '.join(peers)} | {model['used']} ({model['skipped']}) |")
     facts = {key: _of_all(found, key) for key in ("machine", "date")}
     seeds = " / ".join(sorted({str(len(section["seeds"])) for section in found.values()}))
+    facts["machine"] = _machine(facts["machine"], language)
     return "\n".join([*lines, "", caption.format(**facts, seeds=seeds), ""])
+
+
+def _machine(told: str, language: int) -> str:
+    return told.replace(" CPU cores", " 个 CPU 核") if language else told
 
 
 def _of_all(found: dict[str, dict[str, Any]], key: str) -> str:

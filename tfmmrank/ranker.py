@@ -336,8 +336,6 @@ class Ranker(tfrs.Model):
             ValueError: for an unknown name, or a loss that cannot work.
         """
         if isinstance(loss, str):
-            if loss == "ordinal_loss":
-                raise ValueError('loss "ordinal_loss" needs a score a grade; a Ranker gives one score an item')
             loss = get_loss(loss, **(loss_options or {}))
         elif loss_options:
             raise ValueError("loss_options only go with a loss given by name")

@@ -108,7 +108,8 @@ def test_a_mistake_in_the_recipe_does_not_spoil_the_run(shop, capsys, tmp_path):
     recipe = yaml.safe_load(shop.recipe.read_text("utf-8"))
     wrong = shop.recipe.with_name("wrong.yaml")
     wrong.write_text(yaml.safe_dump({**recipe, "train": {**recipe["train"], "loss": "softmax_los"}}), "utf-8")
-    assert "softmax_loss" in fails(capsys, "train", wrong, shop.data, tmp_path / "run", "--epochs", 1)
+    error = fails(capsys, "train", wrong, shop.data, tmp_path / "run", "--epochs", 1)
+    assert f'{wrong}: train.loss: unknown loss "softmax_los"; did you mean "softmax_loss"' in error
     check_run(Recipe.load(shop.recipe), tmp_path / "run")  # raises where another recipe cannot be trained
 
 
@@ -192,6 +193,19 @@ def test_evaluate_for_people_names_what_the_numbers_rest_on(shop, capsys):
     assert "skipped" in out
 
 
+def test_evaluate_refuses_what_was_trained_on(shop, capsys, tmp_path):
+    """The same queries, split otherwise: some of the new test queries have been learnt."""
+    recipe = yaml.safe_load(shop.recipe.read_text("utf-8"))
+    recipe["data"]["split"] = {"by": "query", "seed": 8}
+    other = shop.recipe.with_name("otherwise.yaml")
+    other.write_text(yaml.safe_dump(recipe), "utf-8")
+    ask(capsys, "prepare", other, tmp_path / "data")
+    error = fails(capsys, "evaluate", shop.run, tmp_path / "data")
+    assert 'queries of split "test" are in the split "train" that' in error
+    assert "what was taught would be tested" in error
+    assert ask(capsys, "evaluate", shop.run, shop.data, "--split", "train")["split"] == "train"
+
+
 def test_unknown_split_is_told_with_the_known_ones(shop, capsys):
     assert 'has no split "tets"; did you mean "test"?' in fails(
         capsys, "evaluate", shop.run, shop.data, "--split", "tets"
@@ -261,10 +275,11 @@ def test_convert(shop, capsys, tmp_path, form):
 
 def test_convert_to_libsvm(shop, capsys, tmp_path):
     ask(capsys, "convert", shop.data, "test", tmp_path / "out.txt", "--format", "libsvm")
-    first = (tmp_path / "out.txt").read_text("utf-8").splitlines()[0].split()
-    float(first[0])
-    assert first[1].startswith("qid:")
-    assert first[2].startswith("1:")
+    names, first, *_ = (tmp_path / "out.txt").read_text("utf-8").splitlines()
+    assert names.startswith("# features: 1 ")
+    float(first.split()[0])
+    assert first.split()[1] == "qid:1"
+    assert " # q" in first
 
 
 PLUGIN = """

@@ -81,12 +81,12 @@ CASES = {
     ),
     "non-finite grade": (
         change("judgements", 3, grade="inf"),
-        {"non-finite number": 1},
+        {"not a finite number": 1},
         "judgements.csv: row 5: column \"grade\": found 'inf'; expected a finite number",
     ),
-    "non-finite number": (
+    "not a finite number": (
         change("items", 2, price="nan"),
-        {"non-finite number": 1, "label for an unknown item": 2},
+        {"not a finite number": 1, "label for an unknown item": 2},
         "items.csv: row 4: column \"price\": found 'nan'; expected a finite number",
     ),
     "empty list": (
@@ -135,7 +135,7 @@ def test_a_list_that_loses_all_its_labels_is_an_empty_list(shop):
         if row["query_id"] == "q2":
             row["grade"] = "?"
     data = run(shop, on_bad_row="skip")
-    assert data.meta["report"]["skipped"] == {"non-finite number": 2, "empty list": 1}
+    assert data.meta["report"]["skipped"] == {"not a finite number": 2, "empty list": 1}
     assert list(data.lists("train").query_ids) == ["q1"]
 
 

@@ -159,12 +159,32 @@ def test_libsvm_round_trip_is_exact(tmp_path):
         table[rng.random((n, 7)) < 0.2] = np.nan
         lists.append(
             RawList(
-                f"q{number}", {}, rng.integers(0, 5, n).astype(np.float32), np.ones(n, np.float32), {"features": table}
+                f"{7 * number}",
+                {},
+                rng.integers(0, 5, n).astype(np.float32),
+                np.ones(n, np.float32),
+                {"features": table},
             )
         )
     write_libsvm(lists, tmp_path / "out.txt")
     got = list(read_lists(LibSVM(files={"train": ["x"]}, num_features=7), [tmp_path / "out.txt"]))
     assert_same(got, lists)
+    assert (tmp_path / "out.txt").read_text("utf-8").startswith("# features: 1-7 features; NULL is missing\n")
+
+
+def test_libsvm_of_ids_that_are_no_numbers_is_what_others_read(tmp_path):
+    from sklearn.datasets import load_svmlight_file
+
+    ones = np.ones(2, np.float32)
+    features = {"clicks": np.array([1, 2], np.float32), "age": np.array([3, 4], np.float32)}
+    write_libsvm([RawList(query, {}, ones, ones, features) for query in ("q9", "7")], tmp_path / "out.txt")
+    lines = (tmp_path / "out.txt").read_text("utf-8").splitlines()
+    assert lines[:2] == ["# features: 1 clicks, 2 age; NULL is missing", "1 qid:1 1:1 2:3 # q9"]
+    table, _, queries = load_svmlight_file(str(tmp_path / "out.txt"), query_id=True)
+    assert queries.tolist() == [1, 1, 2, 2]
+    assert table.toarray().tolist() == [[1, 3], [2, 4], [1, 3], [2, 4]]
+    with pytest.raises(DataError, match='query id "q9": is no number, and those before it were'):
+        write_libsvm([RawList(query, {}, ones, ones, features) for query in ("7", "q9")], tmp_path / "out.txt")
 
 
 def test_libsvm_cannot_hold_text_or_spaced_ids(tmp_path):

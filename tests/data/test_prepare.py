@@ -160,7 +160,7 @@ def test_read_counts_rows_and_labels_of_what_was_left_out_say_so(shop):
     report = run(shop, on_bad_row="skip").meta["report"]
     assert (report["read"]["queries"], report["read"]["label rows"]) == (4, 9)
     assert report["skipped"] == {
-        "non-finite number": 1, "duplicate query id": 1, "label for an unknown query": 1,
+        "not a finite number": 1, "duplicate query id": 1, "label for an unknown query": 1,
         "label for an unknown item": 2,
     }  # fmt: skip
     message = 'item "i1" is not in the items table, or was left out of it; expected an id from there'

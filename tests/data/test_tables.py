@@ -227,7 +227,7 @@ def test_non_finite_number(save, value):
     report = Report("skip")
     columns.numbers(chunk, "x", report, good)
     assert list(good) == [True, False]
-    assert report.skipped == {"non-finite number": 1}
+    assert report.skipped == {"not a finite number": 1}
 
 
 def test_numbers_outside_their_limits(save):
@@ -243,7 +243,7 @@ def test_a_bad_row_is_reported_once(save):
     report = Report("skip")
     columns.numbers(chunk, "x", report, good)
     columns.numbers(chunk, "x", report, good)
-    assert report.skipped == {"non-finite number": 1}
+    assert report.skipped == {"not a finite number": 1}
 
 
 def test_times_in_every_form_are_the_same_moment(save):
@@ -337,7 +337,7 @@ def test_a_json_number_of_any_size_is_judged(save):
     report = Report("skip")
     good = np.ones(2, bool)
     assert columns.numbers(chunk, "x", report, good)[1] == 2
-    assert report.skipped == {"non-finite number": 1}
+    assert report.skipped == {"not a finite number": 1}
 
 
 def test_json_nested_beyond_reason_is_malformed(save):

@@ -1,8 +1,10 @@
 """Training by a recipe: what it leaves, when it stops, and that a killed run ends where an uninterrupted one does."""
 
+import dataclasses
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from tests.conftest import encode_picture
 from tests.tiny_shop import MemoryShop, make_recipe
 from tfmmrank.ranker import Ranker
+from tfmmrank.runs import refuse_seen_queries
+from tfmmrank.schema import RecipeError
 from tfmmrank.training import build_ranker, fit, make_optimizer, make_strategy
 from tfmmrank.training.checkpoint import ResumableTraining
 
@@ -206,3 +210,54 @@ def test_strategy_on_a_plain_machine(monkeypatch):
     for name in ("TPU_NAME", "COLAB_TPU_ADDR", "TPU_WORKER_ID"):
         monkeypatch.delenv(name, raising=False)
     assert make_strategy().num_replicas_in_sync == 1
+
+
+def test_nothing_to_learn_is_told_before_anything_is_written(shop, tmp_path, monkeypatch):
+    lists = shop.lists
+    monkeypatch.setattr(shop, "lists", lambda split: dataclasses.replace(lists(split), labels=0 * lists(split).labels))
+    with pytest.raises(ValueError, match='no query of split "train" of dataset .* has a positive label'):
+        train(shop, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_validation_is_told(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(shop, "splits", ["train"])
+    with pytest.warns(UserWarning, match='no split "valid" in dataset .*: trained without validation'):
+        train(shop, tmp_path / "run", epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"loss": "softmax_los"}, 'train.loss: unknown loss "softmax_los"; did you mean "softmax_loss"'),
+        ({"loss": "ordinal_loss"}, 'train.loss: loss "ordinal_loss" needs a score a grade'),
+        ({"optimizer": "adma"}, 'train.optimizer: unknown optimizer "adma"; did you mean "adamax"'),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_written(shop, tmp_path, options, said):
+    with pytest.raises(RecipeError, match=said):
+        train(shop, tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_queries_that_were_seen_are_refused(whole, shop):
+    """Query texts, not ids, tell: the same text under another id was taught all the same."""
+    _, _, run = whole
+    refuse_seen_queries(run, shop, "train")
+    taught = shop.lists("train")
+    ids = np.array([f"x{q}" for q in range(len(taught))], object)
+
+    def other(texts):
+        queries = {"query": np.array(texts, object)}
+        lists = dataclasses.replace(taught, query_ids=ids, queries=queries)
+        return SimpleNamespace(path="other", lists=lambda split: lists)
+
+    texts = taught.queries["query"].tolist()
+    new = [f"new {q}".encode() for q in range(len(taught))]
+    refuse_seen_queries(run, other(new), "test")
+    known = other([*new[:-1], b"  " + texts[3].upper()])
+    with pytest.raises(
+        ValueError, match=f'other: 1 of {len(taught)} queries of split "test" are .* query "x{len(new) - 1}"'
+    ):
+        refuse_seen_queries(run, known, "test")
+    refuse_seen_queries(run / "nothing is kept here", known, "test")

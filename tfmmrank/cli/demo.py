@@ -74,7 +74,7 @@ def run_demo(
     """The demo over the package's own functions; see the command. Running it again replaces what is in ``out``."""
     started = time.monotonic()
     _claim(out)
-    with _step(output, f"making a shop of {items:,} items and {queries:,} queries"):
+    with _step(output, f"making a shop of {items:,} items and {queries:,} queries, some pictures broken on purpose"):
         recipe, data = _shop(out, seed, items, queries, epochs, output.progress)
     rankers, scores = {}, {}
     for name, variant in {"model": recipe, **_single_modalities(recipe)}.items():

@@ -66,9 +66,11 @@ def command(
     Ties rank worst first. What the numbers rest on is printed with them.
     """
     from tfmmrank.data import Prepared
+    from tfmmrank.runs import refuse_seen_queries
 
     prepared = Prepared.open(data)
     prepared.lists(split)  # an unknown split is told before TensorFlow is imported
+    refuse_seen_queries(run, prepared, split)
     if part not in (None, "masked"):
         _check_recipe(run, prepared)  # and a run that cannot be trained anew
 
@@ -88,6 +90,7 @@ def command(
             err=True,
         )
     table = compare(prepared, split, systems, k=k, gain=gain, empty=empty)
+    _check_measured(table, prepared, split)
     chosen = {other.name: other.chosen for other in others if hasattr(other, "chosen")}
     found: dict[str, Any] = {**table.to_dict(), "chosen": {name: asdict(trial) for name, trial in chosen.items()}}
     text = "\n".join([str(table), *(f"{name}: {trial}" for name, trial in chosen.items())])
@@ -105,6 +108,13 @@ def command(
         found["report"] = str(page)
         text += f"\nreport: {page}"
     output.result(found, text)
+
+
+def _check_measured(table: Any, data: Any, split: str) -> None:
+    if not table.per_query("model").used:
+        raise ValueError(
+            f'no query of split "{split}" of dataset {data.path} has a positive label: there is nothing to measure by'
+        )
 
 
 def _check_recipe(run: Path, data: Any) -> None:

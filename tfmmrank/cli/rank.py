@@ -152,7 +152,10 @@ def _titles(data: Any, ids: Sequence[str]) -> list[str]:
 
 def _lines(found: Sequence[dict[str, Any]], candidates: int) -> str:
     if not candidates:
-        return "no item of the catalogue has a word of the query"
+        return (
+            "no item of the catalogue has a word of the query, and candidates come from BM25; name some with --items "
+            "or --items-file"
+        )
     width = max(len(item["item_id"]) for item in found)
     return "\n".join(
         f"{place:>3}  {item['item_id']:<{width}}  {item['score']:>9.4f}  {item.get('title', '')}"

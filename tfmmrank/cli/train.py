@@ -44,7 +44,7 @@ def command(
     """
     from tfmmrank.data import Prepared
     from tfmmrank.runs import check_run, keep_recipe
-    from tfmmrank.schema import Recipe
+    from tfmmrank.schema import Recipe, RecipeError
 
     loaded = Recipe.load(recipe).with_train(seed=seed, epochs=epochs)
     prepared = Prepared.open(data)
@@ -53,17 +53,22 @@ def command(
 
     from tfmmrank.training import build_ranker, fit, fit_ensemble, make_strategy
 
+    try:
+        if members > 1:
+            _, histories = fit_ensemble(loaded, prepared, run, members, resume=resume, progress=output.progress)
+        else:
+            with make_strategy().scope():
+                ranker = build_ranker(loaded, prepared, output.progress)
+                keep_recipe(loaded, run)
+                histories = [fit(ranker, loaded.train, prepared, run, resume=resume, progress=output.progress)]
+    except RecipeError as error:
+        raise RecipeError(f"{recipe}: {error}") from error
     if members > 1:
-        _, histories = fit_ensemble(loaded, prepared, run, members, resume=resume, progress=output.progress)
         kept = [best_epoch(history) for history in histories]
         lines = [f"{run}: an ensemble", *(f"  member {k}: {describe_best(best)}" for k, best in enumerate(kept))]
         output.result({"run": str(run), "members": kept}, "\n".join(lines))
         return
-    with make_strategy().scope():
-        ranker = build_ranker(loaded, prepared, output.progress)
-        keep_recipe(loaded, run)
-        history = fit(ranker, loaded.train, prepared, run, resume=resume, progress=output.progress)
-    best = best_epoch(history)
+    best = best_epoch(histories[0])
     output.result({"run": str(run), **best}, f"{run}: {describe_best(best)}")
 
 

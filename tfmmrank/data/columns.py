@@ -21,6 +21,7 @@ _FLAGS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 _EARLIEST = datetime(1990, 1, 1, tzinfo=timezone.utc).timestamp()
 _LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc).timestamp()
 _UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
+_FINITE = f"expected a finite number, up to {LARGEST:.2g}"
 
 
 def texts(chunk: Chunk, column: str, report: Report, good: np.ndarray) -> np.ndarray:
@@ -78,7 +79,7 @@ def numbers(
     )
     with np.errstate(invalid="ignore"):
         small, large = out < minimum, out > maximum
-    _bad(chunk, column, ~finite & ~missing, "non-finite number", "expected a finite number", report, good)
+    _bad(chunk, column, ~finite & ~missing, "not a finite number", _FINITE, report, good)
     _bad(chunk, column, small, f"negative {column}" if minimum == 0 else f"{column} too small", limits, report, good)
     _bad(chunk, column, large, f"{column} too large", limits, report, good)
     if required:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tfmmrank.data import columns
-from tfmmrank.data.errors import Report
+from tfmmrank.data.errors import DataError, Report
 from tfmmrank.data.splits import SPLITS
 from tfmmrank.data.tables import Chunk, read_chunks
 from tfmmrank.data.workbench import Workbench
@@ -41,6 +41,8 @@ def load_judgements(recipe: Recipe, labels: Judgements, bench: Workbench, report
         report.read["label rows"] += len(chunk)
         bar.update(len(chunk))
     bar.close()
+    if not report.read["label rows"]:
+        raise DataError(f"{_files(recipe, labels.table)[0]}: holds no rows; expected a judgement in each")
     _drop_repeated(bench, report)
 
 

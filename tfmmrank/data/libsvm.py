@@ -74,16 +74,27 @@ def highest_index(files: Sequence[Path]) -> int:
 
 
 def write_libsvm(lists: Iterable[RawList], path: str | Path) -> None:
-    """Writes lists, features side by side in the order of the first list's, numbered from 1.
+    """Writes lists, features side by side in the order of the first list's, numbered from 1; a comment names them.
 
     The form has no place for weights, texts and missing values: weights and the query's columns are left out, and a
-    missing number is written ``NULL``.
+    missing number is written ``NULL``, as in LETOR's MQ2008. Other readers want numbers as query ids: where the first
+    list's is none, lists are numbered from 1 instead, and a comment at each line's end tells the id.
 
     Raises:
-        DataError: for a feature that is not numeric, or a query id with white space.
+        DataError: for a feature that is not numeric, a query id with white space, or one that is no number after such
+            as were.
     """
+    numbered = False
     with replace_file(path) as file:
-        for made in lists:
+        for place, made in enumerate(lists, 1):
+            is_number = made.query_id.isascii() and made.query_id.isdecimal()
+            if place == 1:
+                numbered = not is_number
+                file.write(f"# {_named(made)}; NULL is missing\n".encode())
+            elif not numbered and not is_number:
+                raise DataError(
+                    f'query id "{made.query_id}": is no number, and those before it were; LibSVM needs numbers'
+                )
             if not made.query_id or made.query_id.split() != [made.query_id]:
                 raise DataError(f'query id "{made.query_id}": LibSVM needs one without white space')
             for name, values in made.features.items():
@@ -94,7 +105,18 @@ def write_libsvm(lists: Iterable[RawList], path: str | Path) -> None:
             for label, row in zip(made.labels, table, strict=True):
                 # 9 digits tell any two float32 apart.
                 shown = " ".join(f"{i}:{'NULL' if np.isnan(x) else format(x, '.9g')}" for i, x in enumerate(row, 1))
-                file.write(f"{label:.9g} qid:{made.query_id} {shown}\n".encode())
+                of = f"qid:{place} {shown} # {made.query_id}" if numbered else f"qid:{made.query_id} {shown}"
+                file.write(f"{label:.9g} {of}\n".encode())
+
+
+def _named(made: RawList) -> str:
+    """Which numbers are which feature."""
+    parts, first = [], 1
+    for name, values in made.features.items():
+        last = first + values.size // max(1, len(made)) - 1
+        parts.append(f"{first} {name}" if last == first else f"{first}-{last} {name}")
+        first = last + 1
+    return f"features: {', '.join(parts) or 'none'}"
 
 
 def _lines(file: Path) -> Iterator[tuple[str, bytes]]:

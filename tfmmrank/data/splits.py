@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tfmmrank.data.errors import Report
+from tfmmrank.data.errors import DataError, Report
 from tfmmrank.data.workbench import Workbench
 from tfmmrank.schema import Split
 
@@ -65,5 +65,7 @@ def refuse_leaks(bench: Workbench, split: Split, report: Report) -> None:
         return
     _, query, file, row, side, norm, first_query, first_side = found
     message = leak_message(f"{file}: row {row}", norm, (query, side), (first_query, first_side))
-    (report if split.by == "time" else Report("fail")).bad_row("query text in two splits", message, count)
+    if split.by != "time":
+        raise DataError(message)
+    report.bad_row("query text in two splits", message, count)
     bench.remove("queries", "q_row", f"SELECT q_row FROM ({leaks})")

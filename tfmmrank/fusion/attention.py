@@ -31,7 +31,9 @@ class AttentionFusion(SequenceFusion):
         ]
         self._norms = [keras.layers.LayerNormalization(epsilon=1e-5, name=f"norm_{i}") for i in range(self.blocks)]
         self._out = keras.layers.Dense(self.dim, "gelu", name="out")
-        self._ask = self.add_weight("ask", [1, 1, self.dim], initializer="glorot_uniform")
+        # Called with query towers, there is a shape for each, and no learnt token asks.
+        asks = not input_shape
+        self._ask = self.add_weight("ask", [1, 1, self.dim], initializer="glorot_uniform", trainable=asks)
         super().build(input_shape)
 
     def call(self, query: Mapping[str, Tokens], item: Mapping[str, Tokens], training: bool = False) -> Any:

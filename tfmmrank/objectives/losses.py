@@ -19,10 +19,12 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gumbel_approx_ndcg": ("gumbel_approx_ndcg_loss", {}),
 }
 
+_ORDINAL = "ordinal_loss"
+
 
 def loss_names() -> list[str]:
     """Every name that ``get_loss`` takes."""
-    return [*tfr.keras.losses.RankingLossKey.all_keys(), *ALIASES]
+    return [*(key for key in tfr.keras.losses.RankingLossKey.all_keys() if key != _ORDINAL), *ALIASES]
 
 
 def _lambda_weight(spec: str | dict[str, Any] | Any) -> Any:
@@ -72,11 +74,11 @@ def get_loss(name: str, lambda_weight: Any = None, gain: str = "linear", **optio
         lambda_weight = lambda_weight if lambda_weight is not None else preset.get("lambda_weight")
     else:
         key = name
+    if key == _ORDINAL:
+        raise ValueError(f'loss "{_ORDINAL}" needs a score a grade; a Ranker gives one score an item')
     if key not in tfr.keras.losses.RankingLossKey.all_keys():
         known = loss_names()
         raise ValueError(f'unknown loss "{name}"{nearest(name, known)}; known: {", ".join(known)}')
-    if key == "ordinal_loss" and "ordinal_size" not in options:
-        raise ValueError('loss "ordinal_loss" needs the option ordinal_size: the highest grade')
     if lambda_weight is not None:
         lambda_weight = _lambda_weight(lambda_weight)
     if gain not in ("linear", "exp2"):

@@ -8,7 +8,7 @@ from typing import Any
 from tfmmrank.atomic import replace_directory
 from tfmmrank.ensemble import Ensemble
 from tfmmrank.ranker import Ranker
-from tfmmrank.runs import MEMBERS, check_run, keep_recipe
+from tfmmrank.runs import MEMBERS, check_run, keep_queries, keep_recipe
 from tfmmrank.schema import Recipe
 from tfmmrank.training.build import build_ranker
 from tfmmrank.training.fit import fit
@@ -58,4 +58,5 @@ def fit_ensemble(
     ensemble = Ensemble([Ranker.load_ranker(folder / "ranker") for folder in folders]).build_from_columns()
     with replace_directory(run / "ranker") as aside:
         ensemble.save_ranker(aside)
+    keep_queries(run, data)
     return ensemble, histories

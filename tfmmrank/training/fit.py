@@ -12,10 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from tfmmrank.atomic import replace_directory, write_text
 from tfmmrank.data.batches import ListBatches
+from tfmmrank.objectives import get_loss
 from tfmmrank.registry import nearest
-from tfmmrank.schema import TrainConfig
+from tfmmrank.runs import keep_queries
+from tfmmrank.schema import RecipeError, TrainConfig
 from tfmmrank.stack import keras, tf
 from tfmmrank.training.averaging import WeightAverage
 from tfmmrank.training.build import seed_everything
@@ -74,7 +78,7 @@ def fit(
         config: the recipe's train part.
         data: a ``Prepared`` dataset with a split ``train``, and ``valid`` for early stopping; without ``valid``, or
             without a positive label there, all epochs are trained and the last one is kept.
-        run: folder for checkpoints, TensorBoard logs, ``history.json`` and ``ranker/``.
+        run: folder for checkpoints, TensorBoard logs, ``history.json``, ``ranker/`` and digests of the queries seen.
         resume: whether to go on from the last checkpoint in ``run``; False removes what is there, and begins with the
             weights that the ranker has.
         progress: whether to show Keras's progress bar.
@@ -86,7 +90,9 @@ def fit(
         History: ``{"loss": [...], "val_ndcg@10": [...], ...}``, one value an epoch.
 
     Raises:
-        ValueError: for a checkpoint of another model, dataset, training options or version.
+        RecipeError: for a loss or an optimizer that cannot be had.
+        ValueError: for a dataset without a positive training label, or a checkpoint of another model, dataset,
+            training options or version.
         FloatingPointError: when the loss is no longer finite.
     """
     run = Path(run)
@@ -95,6 +101,8 @@ def fit(
         for folder in (checkpoints, run / "ranker", run / "tensorboard"):
             shutil.rmtree(folder, ignore_errors=True)
         (run / "history.json").unlink(missing_ok=True)
+    _check_labels(data)
+    _check_options(config)
     checkpoints.mkdir(parents=True, exist_ok=True)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     options: dict[str, Any] = {
@@ -124,6 +132,8 @@ def fit(
         checkpoints, steps, of, patience=config.patience, every_steps=config.checkpoint_every_steps, average=average
     )
     keeper.restore(trained)
+    if progress and (keeper.state["epoch"] or keeper.state["step"]):
+        tqdm.write(f"{run}: going on after epoch {keeper.state['epoch']} of {config.epochs}", file=sys.stderr)
     if keeper.state["epoch"] > config.epochs:
         raise OtherTraining(
             f"{checkpoints}: {keeper.state['epoch']} epochs are trained, and train.epochs is {config.epochs}; ask for "
@@ -161,7 +171,7 @@ def fit(
     keeper.restore_best()
     if trained is not ranker:
         copy_weights(trained, ranker)
-    _finish(ranker, keeper.state["history"], run)
+    _finish(ranker, keeper.state["history"], run, data)
     return keeper.state["history"]
 
 
@@ -196,17 +206,33 @@ def _verbosity(progress: bool) -> int:
     return (1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2) if progress else 0
 
 
+def _check_options(config: TrainConfig) -> None:
+    """Before anything is written."""
+    try:
+        make_optimizer(config)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    try:
+        get_loss(config.loss, **config.loss_options)
+    except ValueError as error:
+        raise RecipeError(f"train.loss: {error}") from error
+
+
+def _check_labels(data: Any) -> None:
+    if "train" not in data.splits or not (data.lists("train").labels > 0).any():
+        raise ValueError(
+            f'no query of split "train" of dataset {data.path} has a positive label: there is nothing to learn'
+        )
+
+
 def _can_validate(data: Any) -> bool:
     """Whether there are validation lists to stop by."""
-    if "valid" not in data.splits or not len(data.lists("valid")):
-        return False
-    positive = bool((data.lists("valid").labels > 0).any())
+    there = "valid" in data.splits and len(data.lists("valid")) > 0
+    positive = there and bool((data.lists("valid").labels > 0).any())
     if not positive:  # their NDCG would be 0 in every epoch, and the first one the best
-        warnings.warn(
-            f'no query of split "valid" of dataset {data.path} has a positive label: trained without validation, all '
-            "epochs, the last one being kept",
-            stacklevel=3,
-        )
+        what = 'no query of split "valid"' if there else 'no split "valid"'
+        of = f"of dataset {data.path} has a positive label" if there else f"in dataset {data.path}"
+        warnings.warn(f"{what} {of}: trained without validation, all epochs, the last one being kept", stacklevel=3)
     return positive
 
 
@@ -220,7 +246,8 @@ def _distributed(batches: ListBatches, epoch: int = 0, skip: int = 0) -> Any:
     )
 
 
-def _finish(ranker: Any, history: dict[str, list[float]], run: Path) -> None:
+def _finish(ranker: Any, history: dict[str, list[float]], run: Path, data: Any) -> None:
+    keep_queries(run, data)
     with replace_directory(run / "ranker") as aside:
         ranker.save_ranker(aside)
     write_text(run / "history.json", json.dumps(history, indent=1))

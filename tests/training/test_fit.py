@@ -234,10 +234,14 @@ def test_training_without_validation_is_told(shop, tmp_path, monkeypatch):
         ({"optimizer": "adma"}, 'train.optimizer: unknown optimizer "adma"; did you mean "adamax"'),
     ],
 )
-def test_wrong_options_are_told_before_anything_is_written(shop, tmp_path, options, said):
+def test_wrong_options_are_told_before_anything_is_written_or_removed(shop, begun, tmp_path, options, said):
     with pytest.raises(RecipeError, match=said):
         train(shop, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match=said):
+        train(shop, begun, resume=False, **options)
+    assert (begun / "ranker").is_dir()
+    assert (begun / "checkpoints").is_dir()
 
 
 def test_queries_that_were_seen_are_refused(whole, shop):

@@ -40,7 +40,7 @@ def make_optimizer(config: TrainConfig, steps: int | None = None, learning_rate:
         learning_rate: instead of the recipe's.
 
     Raises:
-        ValueError: for a name that Keras does not know.
+        RecipeError: for a name that Keras does not know.
     """
     rate: Any = config.learning_rate if learning_rate is None else learning_rate
     if config.schedule == "cosine" and steps is not None:
@@ -56,7 +56,7 @@ def make_optimizer(config: TrainConfig, steps: int | None = None, learning_rate:
         if not str(error).startswith("Unknown optimizer"):
             raise
         name = config.optimizer
-        raise ValueError(
+        raise RecipeError(
             f'train.optimizer: unknown optimizer "{name}"{nearest(name, OPTIMIZERS)}; known: {", ".join(OPTIMIZERS)}'
         ) from error
 
@@ -97,12 +97,12 @@ def fit(
     """
     run = Path(run)
     checkpoints = run / "checkpoints"
+    _check_labels(data)
+    _check_options(config)
     if not resume:
         for folder in (checkpoints, run / "ranker", run / "tensorboard"):
             shutil.rmtree(folder, ignore_errors=True)
         (run / "history.json").unlink(missing_ok=True)
-    _check_labels(data)
-    _check_options(config)
     checkpoints.mkdir(parents=True, exist_ok=True)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     options: dict[str, Any] = {
@@ -207,11 +207,8 @@ def _verbosity(progress: bool) -> int:
 
 
 def _check_options(config: TrainConfig) -> None:
-    """Before anything is written."""
-    try:
-        make_optimizer(config)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
+    """Before anything is written or removed."""
+    make_optimizer(config)
     try:
         get_loss(config.loss, **config.loss_options)
     except ValueError as error:

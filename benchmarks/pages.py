@@ -233,9 +233,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__)
     parser.add_argument("--demo", type=Path, default=ROOT / "demo" / "demo.json")
-    parser.add_argument("--bench", type=Path, default=ROOT / "runs" / "bench")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
-    results = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(options.bench.glob("*.json"))}
+    results = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(options.results.glob("*.json"))}
     real = {name: results[section] for name, section in _REAL_SETS.items() if section in results}
     demo = json.loads(options.demo.read_text("utf-8")) if options.demo.is_file() else None
     for name, language in READMES.items():

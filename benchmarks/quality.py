@@ -1,8 +1,8 @@
 """How well the example recipes rank real data, beside what people use today, on the same lists; and training speed.
 
 Run as ``python -m benchmarks [SECTION ...]``; the sections are those of ``SECTIONS``. Each prints its tables and
-writes ``runs/bench/SECTION.json``; killed, the same command goes on with the trainings that are left.
-``benchmarks.pages`` then writes the figures into docs/quality.md and the READMEs. Recipes were chosen on validation
+writes ``benchmarks/results/SECTION.json``; killed, the same command goes on with the trainings that are left.
+``benchmarks.pages`` then writes those figures into docs/quality.md and the READMEs. Recipes were chosen on validation
 lists.
 """
 
@@ -32,8 +32,9 @@ from benchmarks.examples import (
     without_pictures,
     without_towers,
 )
-from tfmmrank.atomic import replace_file
+from tfmmrank.atomic import replace_file, write_text
 
+RESULTS = ROOT / "benchmarks" / "results"
 FOLDS = 5
 #: What a single-modality ranker leaves out, by example.
 SINGLE = {
@@ -58,7 +59,7 @@ class Measured(NamedTuple):
 
     Attributes:
         tables: one a seed.
-        ranker: of the first recipe and seed.
+        ranker: of the first recipe and seed; None of a fold.
         chosen: what the first seed's peers chose on validation lists, by system.
     """
 
@@ -71,7 +72,7 @@ class Bench:
     """Trains, remembers what is trained, and measures.
 
     Args:
-        out: folder of datasets, runs and results.
+        out: folder of datasets and runs.
         seeds: every ranker is trained with each of them, and its NDCG is the mean.
         progress: whether to show progress bars.
     """
@@ -138,7 +139,8 @@ class Bench:
         from tfmmrank.evaluation.scoring import split_lists
 
         folder, lists = self.out / "runs" / f"{run}-peers-{systems}-{seed}", data.lists("test")
-        stamp = _code([json.dumps(ranker.get_config(), indent=1), _content(data)], (*_TRAINS, "evaluation"))
+        digests = [data.lists(split).digest() for split in data.splits]
+        stamp = _code([json.dumps(ranker.get_config(), indent=1), *digests], (*_TRAINS, "evaluation"))
         if not (folder / _PEERS).is_file() or (folder / _STAMP).read_text("utf-8") != stamp:
             _begin(folder, stamp)
             scores, chosen = {}, {}
@@ -164,18 +166,6 @@ def _code(parts: Sequence[str], rooms: Sequence[str]) -> str:
     digest = hashlib.sha256("\n".join(parts).encode())
     for file in sorted(file for room in rooms for file in (ROOT / "tfmmrank" / room).glob("*.py")):
         digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _content(data: Any) -> str:
-    """Changes with a dataset's lists."""
-    digest = hashlib.sha256()
-    for split in data.splits:
-        lists = data.lists(split)
-        for array in (lists.labels, lists.offsets, lists.item_rows, *lists.slots.values()):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        for values in lists.queries.values():
-            digest.update(repr(values.tolist()).encode())
     return digest.hexdigest()
 
 
@@ -268,8 +258,16 @@ def crowd_folds(bench: Bench) -> dict[str, Any]:
     for fold, queries in enumerate(query_folds("crowd", FOLDS, 0, bench.out / "tables" / "crowd_folds")):
         recipe = load_example("crowd", {"data.queries.table": str(queries)})
         data = bench.prepare(recipe, "crowd_folds")  # in one folder, so that no fold encodes the items again
-        parts.append(bench.table(data, {"model": recipe}, f"crowd_fold{fold}", peers="simple"))
+        parts.append(_fold(bench, data, {"model": recipe}, f"crowd_fold{fold}", peers="simple"))
     return _found(_pooled(parts, "crowd, five folds"))[1]
+
+
+def _fold(bench: Bench, data: Any, recipes: Mapping[str, Any], run: str, peers: str = "all") -> Measured:
+    """One fold's tables; its rankers are let go, or those of all folds would fill the memory."""
+    from tfmmrank.training.session import fresh_session
+
+    with fresh_session():
+        return bench.table(data, recipes, run, peers)._replace(ranker=None)
 
 
 def _pooled(folds: Sequence[Measured], dataset: str) -> list[Any]:
@@ -289,7 +287,7 @@ def mq2008(bench: Bench) -> dict[str, Any]:
         data = bench.prepare(recipe, f"mq2008_fold{fold + 1}")
         without = load_example("mq2008", {"data.labels.files": files, "model.context": None})
         systems = {"model": recipe, "without list context": without}
-        parts.append(bench.table(data, systems, f"mq2008_fold{fold + 1}"))
+        parts.append(_fold(bench, data, systems, f"mq2008_fold{fold + 1}"))
     table, found = _found(_pooled(parts, "mq2008, five folds"))
     means = {
         system: float(np.mean([each.mean(system) for part in parts for each in part.tables])) for system in table.rows
@@ -378,7 +376,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"which (default: {' '.join(SECTIONS)})")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="of datasets and runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="of a JSON file a section")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
@@ -389,7 +388,7 @@ def main() -> None:
     if not _WITHOUT_DATA.issuperset(chosen) and not data_folder().is_dir():
         sys.exit(f"benchmarks: the evaluation data is not at {data_folder()}; set TFMMRANK_DATA to its folder")
     bench = Bench(options.out, options.seeds, not options.quiet)
-    options.out.mkdir(parents=True, exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
     for name in chosen:
         started = time.monotonic()
         found = {
@@ -399,7 +398,7 @@ def main() -> None:
             "date": date.today().isoformat(),
             "minutes": round((time.monotonic() - started) / 60, 1),
         }
-        (options.out / f"{name}.json").write_text(json.dumps(found, ensure_ascii=False, indent=1), "utf-8")
+        write_text(options.results / f"{name}.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
 
 
 if __name__ == "__main__":

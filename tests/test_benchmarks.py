@@ -71,10 +71,10 @@ class _Data:
     labels = 1.0
 
     def lists(self, split):
-        from tests.tiny_shop import MemoryLists
+        from tfmmrank.data.lists import Lists
 
         count = 12
-        return MemoryLists(
+        return Lists(
             np.array([f"q{i}" for i in range(count)], object), {}, np.arange(0, 4 * count + 1, 4),
             np.zeros(4 * count, np.int32), self.labels * np.tile([0.0, 1.0, 2.0, 3.0], count).astype(np.float32),
             np.ones(4 * count, np.float32), {},
@@ -155,7 +155,7 @@ def test_speed_needs_no_data_and_becomes_a_table(tmp_path, monkeypatch):
     figures = {"frozen: titles": {"lists/s": 1336.48, "times as fast": 66.37}, "xla: text": {"times as long": 0.7594}}
     monkeypatch.setitem(quality.SECTIONS, "speed", lambda bench: {"figures": figures, "rounds": 7, "seeds": [0]})
     monkeypatch.setenv("TFMMRANK_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed", "--out", str(tmp_path / "bench")])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed", "--results", str(tmp_path / "bench")])
     quality.main()
     found = json.loads((tmp_path / "bench" / "speed.json").read_text("utf-8"))
     assert (found["figures"], found["seeds"]) == (figures, [0])
@@ -165,6 +165,6 @@ def test_speed_needs_no_data_and_becomes_a_table(tmp_path, monkeypatch):
         "| frozen: titles | lists/s | 1,336 |\n|  | times as fast | 66.4 |\n| xla: text | times as long | 0.759 |"
         in table
     )
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed", "fashion", "--out", str(tmp_path / "bench")])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "speed", "fashion", "--results", str(tmp_path / "bench")])
     with pytest.raises(SystemExit, match="the evaluation data is not at"):
         quality.main()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from tfmmrank.data.lists import Lists
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 160, 60), "yellow": (240, 220, 40)}
 CHINESE = {"red": "红色", "blue": "蓝色", "green": "绿色", "yellow": "黄色"}
@@ -16,20 +17,6 @@ def as_bytes(values) -> np.ndarray:
     out = np.empty(len(values), object)
     out[:] = [value if isinstance(value, bytes) else value.encode() for value in values]
     return out
-
-
-@dataclass
-class MemoryLists:
-    query_ids: np.ndarray
-    queries: dict
-    offsets: np.ndarray
-    item_rows: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    slots: dict
-
-    def __len__(self) -> int:
-        return len(self.query_ids)
 
 
 class MemoryCatalogue:
@@ -88,7 +75,7 @@ class MemoryShop:
         for number, split in enumerate(self.splits):
             self._lists[split] = self._make_lists(np.random.default_rng([seed, number]), split, lists, colors, types)
 
-    def _make_lists(self, rng, split, count, colors, types) -> MemoryLists:
+    def _make_lists(self, rng, split, count, colors, types) -> Lists:
         texts, rows, labels, offsets = [], [], [], [0]
         for _ in range(count):
             color, kind = rng.choice(list(COLORS)), rng.choice(TYPES)
@@ -98,7 +85,7 @@ class MemoryShop:
             labels += [2 * (colors[i] == color) + (types[i] == kind) + (self.clicks[i] > 25) * 0.5 for i in chosen]
             offsets.append(len(rows))
         rows = np.array(rows, np.int32)
-        return MemoryLists(
+        return Lists(
             np.array([f"{split}-{i}" for i in range(count)], object), {"query": as_bytes(texts)},
             np.array(offsets, np.int64), rows, np.array(labels, np.float32), np.ones(len(rows), np.float32),
             {"past_clicks": self.clicks[rows]},

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.conftest import encode_picture
-from tests.tiny_shop import MemoryCatalogue, MemoryLists, MemoryShop
+from tests.tiny_shop import MemoryCatalogue, MemoryShop
+from tfmmrank.data.lists import Lists
 from tfmmrank.encoders.bert import BertEncoder
 from tfmmrank.matching import CosineMatch, LexicalMatch
 from tfmmrank.ranker import Ranker
@@ -56,13 +57,13 @@ class FeatureLists:
         self.catalogue = MemoryCatalogue([], {})
         self._lists = {split: self._make(np.random.default_rng([seed, n]), lists) for n, split in enumerate(splits)}
 
-    def _make(self, rng, count: int) -> MemoryLists:
+    def _make(self, rng, count: int) -> Lists:
         lengths = rng.integers(4, 12, count)
         rows = int(lengths.sum())
         features = rng.normal(size=(rows, 5)).astype(np.float32)
         labels = np.digitize(-np.abs(features[:, 0]), [-1.2, -0.6, -0.2]).astype(np.float32)
         features[rng.random(rows) < 0.1, 1] = np.nan
-        return MemoryLists(
+        return Lists(
             np.array([f"q{i}" for i in range(count)], object), {}, np.concatenate([[0], np.cumsum(lengths)]),
             np.full(rows, -1, np.int32), labels, np.ones(rows, np.float32), {"features": features},
         )  # fmt: skip

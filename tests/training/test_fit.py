@@ -157,7 +157,7 @@ def test_a_checkpoint_of_changed_data_is_refused(begun, tmp_path, what):
     changed = MemoryShop(tmp_path / "changed", encode_picture, lists=22)
     # Turned round, so that what towers learn from all of it is the same.
     if what == "validation labels":
-        changed.lists("valid").labels = changed.lists("valid").labels[::-1]
+        changed.lists("valid").labels[:] = changed.lists("valid").labels[::-1].copy()
     elif what == "past clicks":
         changed.lists("train").slots["past_clicks"] = changed.lists("train").slots["past_clicks"][::-1]
     else:
@@ -175,7 +175,7 @@ def test_early_stopping(shop, tmp_path):
 
 def test_validation_lists_without_a_positive_label_are_not_stopped_by(tmp_path):
     shop = MemoryShop(tmp_path / "shop", encode_picture, lists=8)
-    shop.lists("valid").labels = np.zeros_like(shop.lists("valid").labels)
+    shop.lists("valid").labels[:] = 0
     with pytest.warns(UserWarning, match='no query of split "valid" .* trained without validation'):
         _, history = train(shop, tmp_path / "run", epochs=2, patience=1)
     assert len(history["loss"]) == 2

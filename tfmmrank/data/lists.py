@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,15 @@ class Lists:
     def of(self, number: int) -> slice:
         """Where list ``number``'s values stand."""
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+
+    def digest(self) -> str:
+        """SHA-256 that changes with anything in the lists."""
+        digest = hashlib.sha256()
+        for text in (self.query_ids, *self.queries.values()):
+            digest.update(repr(text.tolist()).encode())
+        for array in (self.offsets, self.item_rows, self.labels, self.weights, *self.slots.values()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 class ListWriter:

@@ -85,11 +85,5 @@ def trained_scores(run: Path, data: Any, split: str, progress: bool = False) -> 
 
 def _lists_digest(data: Any) -> str:
     """Changes with the lists that training and early stopping see."""
-    digest = hashlib.sha256()
-    for split in ("train", "valid"):
-        if split in data.splits:
-            lists = data.lists(split)
-            digest.update("\n".join(map(str, [split, *lists.query_ids])).encode())
-            for array in (lists.offsets, lists.item_rows, lists.labels, lists.weights):
-                digest.update(array.tobytes())
-    return digest.hexdigest()
+    parts = [f"{split} {data.lists(split).digest()}" for split in ("train", "valid") if split in data.splits]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -17,7 +17,7 @@ from tfmmrank.tokens import Tokens
 from tfmmrank.towers import ImageTower, TextTower
 from tfmmrank.towers.wordpiece import RESERVED
 
-_Part = tuple[Callable[[], Any], Callable[[], list[Any]]]  # a scalar to lower, and the weights that lower it
+_Part = tuple[Callable[[], Any], list[Any]]  # a scalar to lower, and the layers whose weights lower it
 _Lines = list[tuple[str, str, float]]
 
 
@@ -25,19 +25,19 @@ def _text() -> _Part:
     vocabulary = [*RESERVED, *(f"word{number}" for number in range(1000))]
     tower = TextTower(["title"], layers=2, dropout=0.0, vocabulary=vocabulary, name="title")
     ids = tf.constant(np.random.default_rng(0).integers(len(RESERVED), len(vocabulary), (256, 24)), tf.int32)
-    return lambda: _square(tower({"ids": ids}, training=True).values), lambda: tower.trainable_weights
+    return lambda: _square(tower({"ids": ids}, training=True).values), [tower]
 
 
 def _small_cnn() -> _Part:
     tower = ImageTower(["image"], size=64, dropout=0.0, name="image")
     features = {"pixels": _pixels(64, 64), "present": tf.ones([64], tf.bool)}
-    return lambda: _square(tower(features, training=True).values), lambda: tower.trainable_weights
+    return lambda: _square(tower(features, training=True).values), [tower]
 
 
 def _efficientnet() -> _Part:
     encoder = EfficientNetLite0Encoder(size=64, trainable_blocks=None)
     features = {"pixels": _pixels(8, 64), "present": tf.ones([8], tf.bool)}
-    return lambda: _square(encoder(features, training=True).values), lambda: encoder.trainable_weights
+    return lambda: _square(encoder(features, training=True).values), [encoder]
 
 
 def _fusion_and_cross() -> _Part:
@@ -54,7 +54,7 @@ def _fusion_and_cross() -> _Part:
     mask = tf.ones([lists, slots], tf.bool)
     return (
         lambda: _square(cross(fusion(query, item, training=True), None, mask, training=True)),
-        lambda: [*fusion.trainable_weights, *cross.trainable_weights],
+        [fusion, cross],
     )
 
 
@@ -95,14 +95,15 @@ def _step(make: Callable[[], _Part], policy_name: str, jit: bool = False) -> Cal
     """Loss and gradients of a part, in one function."""
     keras.utils.set_random_seed(0)
     with policy(policy_name):
-        loss_of, weights_of = make()
+        loss_of, layers = make()
         loss_of()  # makes the weights
 
     @tf.function(jit_compile=jit)
     def step() -> Any:
         with tf.GradientTape() as tape:
             loss = loss_of()
-        gradients = [gradient for gradient in tape.gradient(loss, weights_of()) if gradient is not None]
+        weights = [weight for layer in layers for weight in layer.trainable_weights]
+        gradients = [gradient for gradient in tape.gradient(loss, weights) if gradient is not None]
         return loss, [tf.reduce_sum(tf.convert_to_tensor(gradient)) for gradient in gradients]
 
     return lambda: step()[0].numpy()

@@ -50,8 +50,9 @@ def test_what_is_not_there_fails_without_tensorflow(tmp_path):
         ["prepare", nowhere + ".yaml", "out"], ["train", nowhere + ".yaml", "d", "r"], ["serve", nowhere],
         ["evaluate", "run", nowhere], ["export", "run", nowhere, "m"], ["rank", "shoes", "--data", nowhere],
         ["convert", nowhere, "test", "out", "--format", "elwc"], ["tune", nowhere + ".yaml", "d", "o"],
+        ["distill", "run", nowhere, str(tmp_path / "out")],
     )  # fmt: skip
-    assert codes == [FAILED] * 8
+    assert codes == [FAILED] * 9
     assert not packages & {"tensorflow", "tf_keras"}
 
 

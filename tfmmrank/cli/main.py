@@ -30,6 +30,7 @@ COMMANDS = {
     "prepare": "Read a shop's tables and write a dataset.",
     "train": "Train a ranker on a dataset; goes on where it was interrupted.",
     "tune": "Search a recipe's options on validation lists; goes on where it was interrupted.",
+    "distill": "Teach a ranker with a smaller query encoder what a trained one gives.",
     "evaluate": "Measure a trained ranker, with confidence intervals.",
     "export": "Write a trained ranker as a SavedModel for TensorFlow Serving.",
     "serve": "Answer over gRPC, as TensorFlow Serving does.",

@@ -86,7 +86,10 @@ def test_a_misspelt_key_fails(name, tmp_path):
         key = match[1]
         broken = [*lines[:i], lines[i].replace(key, key[:-1], 1), *lines[i + 1 :]]
         (tmp_path / name).write_text("\n".join(broken))
-        place, told = f"{tmp_path / name}:{i + 1}: tensorflow.serving.", f'has no key "{key[:-1]}"; did you mean "{key}"?'
+        place, told = (
+            f"{tmp_path / name}:{i + 1}: tensorflow.serving.",
+            f'has no key "{key[:-1]}"; did you mean "{key}"?',
+        )
         with pytest.raises(ValueError, match=f"^{re.escape(place)}.*{re.escape(told)}"):
             parse_config(tmp_path / name, FILES[name])
 

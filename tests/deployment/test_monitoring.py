@@ -104,7 +104,9 @@ def queries(panel: dict) -> list[str]:
 
 def test_alerts_lead_to_the_runbook():
     runbook = (SERVING / "RUNBOOK.md").read_text("utf-8")
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", runbook, re.M)}
+    anchors = {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", runbook, re.M)
+    }
     for group in promql.groups():
         for rule in group["rules"]:
             file, anchor = rule["annotations"]["runbook"].split("#")
@@ -121,7 +123,9 @@ def test_dashboard_is_whole():
     for panel in board["panels"]:
         place = panel["gridPos"]
         cells = {
-            (x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
         }
         assert not cells & places, f"{panel['title']} covers another panel"
         assert place["x"] + place["w"] <= 24

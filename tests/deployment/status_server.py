@@ -17,7 +17,7 @@ class StatusServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+    def do_GET(self) -> None:
         known = self.path == "/v1/models/shop"
         status = {"error_code": "OK" if self.server.state != "END" else "UNAVAILABLE", "error_message": ""}
         versions = [{"version": "1", "state": self.server.state, "status": status}]

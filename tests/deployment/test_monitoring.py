@@ -122,11 +122,8 @@ def test_dashboard_is_whole():
     places = set()
     for panel in board["panels"]:
         place = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
+        rows = range(place["y"], place["y"] + place["h"])
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in rows}
         assert not cells & places, f"{panel['title']} covers another panel"
         assert place["x"] + place["w"] <= 24
         places |= cells

@@ -57,6 +57,12 @@ def test_every_service_is_bounded_watched_and_restarted(services):
         assert service["cap_drop"] == ["ALL"], name
 
 
+def test_the_healthcheck_is_the_probe(services):
+    command, shell, probe, model = services["tfserving"]["healthcheck"]["test"]
+    assert (command, shell, model) == ("CMD", "bash", "shop")
+    assert (SERVING / probe.removeprefix("/")).is_file()
+
+
 def test_nothing_listens_beyond_this_machine(services):
     for service in services.values():
         for port in service.get("ports", []):

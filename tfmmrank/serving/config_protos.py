@@ -12,6 +12,8 @@ SSLConfig                            ``ssl_config.proto``; ``--ssl_config_file``
 SavedModelBundleSourceAdapterConfig  ``saved_model_bundle_source_adapter.proto``; inside ``--platform_config_file``
 ===================================  ==================================================================================
 
+Of SessionBundleConfig, which the last one holds, the fields up to ``model_warmup_options`` (780) are known.
+
 ModelServerConfig (``--model_config_file``) is in the wheel: ``tensorflow_serving.config.model_server_config_pb2``.
 Neither that module nor this one loads TensorFlow; only SavedModelBundleSourceAdapterConfig does, when it is first asked
 for, because it holds TensorFlow's own ConfigProto.
@@ -50,6 +52,7 @@ _CLASSES = declare_messages(
             "thread_pool_name": (5, "google.protobuf.StringValue"),
             "allowed_batch_sizes": (6, "[int64]"),
             "pad_variable_length_inputs": (7, "bool"),
+            # In TensorFlow Serving since 2.3; text protos carry names, so that nothing here hangs on these two numbers.
             "enable_large_batch_splitting": (8, "google.protobuf.BoolValue"),
             "max_execution_batch_size": (9, _INT64),
         },

@@ -9,23 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pool
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
-_PACKAGE = "tfmmrank.serving_wire"
-_SCALARS = {
-    "bool": _FIELD.TYPE_BOOL,
-    "bytes": _FIELD.TYPE_BYTES,
-    "double": _FIELD.TYPE_DOUBLE,
-    "float": _FIELD.TYPE_FLOAT,
-    "int32": _FIELD.TYPE_INT32,
-    "int64": _FIELD.TYPE_INT64,
-    "string": _FIELD.TYPE_STRING,
-    "uint32": _FIELD.TYPE_UINT32,
-    "uint64": _FIELD.TYPE_UINT64,
-}
+from tfmmrank.serving.descriptors import declare_messages
 
-# Message to {field: (number, type)}; a type in brackets is repeated, "map T" maps strings to T; enums are int32.
+# As `declare_messages` reads them; enums are int32.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Dim": {"size": (1, "int64"), "name": (2, "string")},
     "TensorShapeProto": {"dim": (2, "[Dim]"), "unknown_rank": (3, "bool")},
@@ -72,35 +60,9 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
 }
 
 
-def _add_field(message: Any, full_name: str, name: str, number: int, kind: str) -> None:
-    repeated = kind.startswith(("[", "map "))
-    label = _FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
-    field = message.field.add(name=name, number=number, label=label)
-    if kind.startswith("map "):
-        entry = message.nested_type.add(name="".join(part.title() for part in name.split("_")) + "Entry")
-        entry.options.map_entry = True
-        _add_field(entry, "", "key", 1, "string")
-        _add_field(entry, "", "value", 2, kind.removeprefix("map "))
-        field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{_PACKAGE}.{full_name}.{entry.name}"
-        return
-    kind = kind.strip("[]")
-    if kind in _SCALARS:
-        field.type = _SCALARS[kind]
-    else:
-        field.type, field.type_name = _FIELD.TYPE_MESSAGE, f".{_PACKAGE}.{kind}"
-
-
-def _declare() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name="tfmmrank/serving_wire.proto", package=_PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
-            _add_field(message, name, field, number, kind)
-    classes = message_factory.GetMessages([file], pool=descriptor_pool.DescriptorPool())
-    return {name: classes[f"{_PACKAGE}.{name}"] for name in _MESSAGES}
-
-
-_CLASSES = _declare()
+_CLASSES = declare_messages(
+    "tfmmrank/serving_wire.proto", "tfmmrank.serving_wire", _MESSAGES, descriptor_pool.DescriptorPool()
+)
 
 GetModelMetadataRequest: Any = _CLASSES["GetModelMetadataRequest"]
 GetModelMetadataResponse: Any = _CLASSES["GetModelMetadataResponse"]

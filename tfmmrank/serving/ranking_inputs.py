@@ -44,7 +44,7 @@ def check_lists(queries: Sequence[str], item_ids: Sequence[Sequence[str]]) -> No
 
 
 def query_inputs(
-    signature: Signature, queries: Sequence[str], context: Mapping[str, Sequence[Any]]
+    signature: Signature, queries: Sequence[str | bytes], context: Mapping[str, Sequence[Any]]
 ) -> dict[str, np.ndarray]:
     """The query columns that a signature reads, ``[B]``; those left out are missing.
 

@@ -105,7 +105,7 @@ class LoadReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as JSON values, times in milliseconds; a percentile among the failures is infinite."""
-        latency = {f"p{percent:g}": 1000 * self.percentile(percent) for percent in PERCENTILES}
+        latency = {f"p{percent:g}": _milliseconds(self.percentile(percent)) for percent in PERCENTILES}
         late = self.lateness
         return {
             "requests": len(self.latencies),
@@ -115,10 +115,10 @@ class LoadReport:
             "rate": self.rate,
             "concurrency": self.concurrency,
             "answered_per_second": self.answered_rate,
-            "latency_ms": {**latency, "max": 1000 * float(self.latencies[-1])},
-            "histogram_ms": [[round(1000 * edge, 6), count] for edge, count in self.histogram()],
+            "latency_ms": {**latency, "max": _milliseconds(self.latencies[-1])},
+            "histogram_ms": [[_milliseconds(edge), count] for edge, count in self.histogram()],
             "generator_late_ms": (
-                {"p99": 1000 * percentile(late, 99.0), "max": 1000 * float(late[-1])} if len(late) else None
+                {"p99": _milliseconds(percentile(late, 99.0)), "max": _milliseconds(late[-1])} if len(late) else None
             ),
             "generator_kept_up": self.kept_up,
         }
@@ -128,6 +128,10 @@ def percentile(ascending: np.ndarray, percent: float) -> float:
     """The smallest value that at least ``percent`` % of the values do not exceed: nearest rank, not interpolated."""
     rank = math.ceil(round(percent * len(ascending) / 100, 6))
     return float(ascending[max(rank, 1) - 1])
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * float(seconds), 4)
 
 
 def _edges(least: float, most: float) -> list[float]:

@@ -35,11 +35,13 @@ class FakeServer:
         list_context: what ``describe`` says; None: the model has no ``describe``.
         requests: the Predict requests so far.
         before: called with each Predict request and the gRPC context before it is answered.
+        packed: whether scores and ``known`` come as ``tensor_content``, which TensorFlow Serving may be told to send.
         busiest: how many requests ran at once, at most.
     """
 
     def __init__(self, port: int = 0, credentials=None, list_context: bool | None = False, before=None) -> None:
         self.version, self.list_context = 1, list_context
+        self.packed = False
         self.before = before or (lambda request, context: None)
         self.requests: list = []
         self.busiest = self._running = 0
@@ -112,8 +114,12 @@ class FakeServer:
         ids = read_tensor(request.inputs["item_ids"])
         known = np.array([[item.startswith(b"i") for item in row] for row in ids])
         scores = [[score(item, version) if item.startswith(b"i") else -1e8 for item in row] for row in ids]
-        write_tensor(response.outputs["scores"], np.array(scores, np.float32))
-        write_tensor(response.outputs["known"], known)
+        for name, array in (("scores", np.array(scores, np.float32)), ("known", known)):
+            tensor = response.outputs[name]
+            write_tensor(tensor, array)
+            if self.packed:
+                del tensor.float_val[:], tensor.bool_val[:]
+                tensor.tensor_content = array.tobytes()
         return response
 
 

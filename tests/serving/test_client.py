@@ -11,6 +11,7 @@ import pytest
 from tests.serving import served_shop
 from tfmmrank.serving import Client, ServingError, wire
 from tfmmrank.serving.answers import RankedList
+from tfmmrank.serving.questions import Target
 from tfmmrank.serving.raw_values import raw_array
 from tfmmrank.serving.tensors import read_tensor, write_tensor
 
@@ -107,6 +108,9 @@ def test_messages_are_tf_servings():
 
     for mine, theirs in pairs:
         same(fill(mine()), fill(theirs()))
+    for request in (wire.PredictRequest(), predict_pb2.PredictRequest()):
+        Target("m", label="canary").fill(request.model_spec)
+        assert request.SerializeToString() == b"\n\x0b\n\x01m\x22\x06canary"
 
 
 def test_metadata_and_status(client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,12 +26,6 @@ class AsyncClient(ClientBase):
     """
 
     _grpc = grpc.aio
-
-    def __init__(
-        self, address: str, model: str, timeout: float = 5.0, version: int | None = None, **options: Any
-    ) -> None:
-        super().__init__(address, model, timeout, version, **options)
-        self._places = asyncio.Semaphore(self._in_flight)
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -130,3 +125,7 @@ class AsyncClient(ClientBase):
                 return question.read(await call(question.message, **attempts.options()))
             except grpc.RpcError as error:
                 await asyncio.sleep(attempts.wait_after(error))
+
+    @functools.cached_property
+    def _places(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(self._in_flight)

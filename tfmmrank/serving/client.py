@@ -30,7 +30,16 @@ class Client(ClientBase):
         timeout: seconds in which a call must be answered, all its requests and retries included; calls may name their
             own.
         version: default: whichever the server serves as the latest.
-        **options: ``label``, ``tls``, ``max_candidates``, ``in_flight``, ``retry``, ``keepalive``; see ``ClientBase``.
+        label: instead of a version: the one that the server gives this label.
+        tls: for an encrypted connection.
+        max_candidates: longer lists are asked for in parts, where the model has no list context.
+        in_flight: how many parts are asked for at once, at most.
+        retry: how to ask again a server that is not there; None: not at all.
+        keepalive: seconds of silence after which a connection with requests under way is tried; None: never. TensorFlow
+            Serving disconnects a client that tries often (gRPC's ``too_many_pings``).
+
+    Raises:
+        ValueError: for both a version and a label, or a number below 1.
 
     Example:
         >>> with Client("127.0.0.1:8500", "shop") as client:
@@ -39,11 +48,6 @@ class Client(ClientBase):
     """
 
     _grpc = grpc
-
-    def __init__(
-        self, address: str, model: str, timeout: float = 5.0, version: int | None = None, **options: Any
-    ) -> None:
-        super().__init__(address, model, timeout, version, **options)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -82,7 +86,8 @@ class Client(ClientBase):
             timeout: seconds; default: the client's.
             split: that a model without the signature ``describe`` has no list context, so that many candidates may be
                 asked for in parts.
-            **context: other query columns; those left out are missing.
+            **context: other query columns; those left out are missing. One that is called ``timeout`` or ``split`` can
+                only be sent by ``predict``.
 
         Raises:
             ServingError: when the server does not answer or refuses.

@@ -12,25 +12,7 @@ DEFAULT_RETRY = Retry()
 
 
 class ClientBase:
-    """Keeps one channel, and what is known of the model.
-
-    Args:
-        address: ``host:port`` of the server's gRPC port.
-        model: the model's name.
-        timeout: seconds in which a call must be answered, all its requests and retries included; calls may name their
-            own.
-        version: default: whichever the server serves as the latest.
-        label: instead of a version: the one that the server gives this label.
-        tls: for an encrypted connection.
-        max_candidates: longer lists are asked for in parts, where the model has no list context.
-        in_flight: how many parts are asked for at once, at most.
-        retry: how to ask again a server that is not there; None: not at all.
-        keepalive: seconds of silence after which a connection with requests under way is tried; None: never. TensorFlow
-            Serving disconnects a client that tries often (gRPC's ``too_many_pings``).
-
-    Raises:
-        ValueError: for both a version and a label, or a number below 1.
-    """
+    """Keeps one channel, and what is known of the model. The arguments are explained at ``Client``."""
 
     _grpc: Any  # grpc, or grpc.aio
 

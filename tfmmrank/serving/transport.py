@@ -131,7 +131,7 @@ class Attempts:
 
     def __init__(self, asked: str, deadline: Deadline, retry: Retry | None) -> None:
         self._asked, self._deadline, self._retry = asked, deadline, retry
-        self._failures, self._rng = 0, random.Random()
+        self._failures = 0
         self._absent = ""  # why there was no server, when last there was none
 
     def options(self) -> dict[str, Any]:
@@ -153,15 +153,22 @@ class Attempts:
             self._failures += 1
             self._absent = details
             if self._retry is not None and left:
-                return min(self._retry.wait(self._failures, self._rng), left)
+                # Seeded anew: forked workers would all wait the same time.
+                return min(self._retry.wait(self._failures, random.Random()), left)
         if code == "DEADLINE_EXCEEDED" and self._absent:
             code, details = "UNAVAILABLE", self._absent
         if code == "UNAVAILABLE":
             waited = f"; waited {self._deadline.timeout:g} s for it" if self._retry is not None else ""
-            details = f"no model server answers there; start one with `tfmmrank serve` ({details}{waited})"
+            details = f"{_why_absent(details)} ({details}{waited})"
         elif code == "DEADLINE_EXCEEDED":
             details = f"no answer within {self._deadline.timeout:g} s; the server may still be loading its model"
         raise ServingError(code, f"{self._asked}: {details} [{code}]") from error
+
+
+def _why_absent(details: str) -> str:
+    if "handshake failed" in details:
+        return "TLS with the server there fails; does it speak TLS, and do the files given here fit its certificate?"
+    return "no model server answers there; start one with `tfmmrank serve`"
 
 
 def open_channel(grpc_module: Any, address: str, tls: Tls | None, keepalive: float | None) -> Any:

@@ -258,6 +258,16 @@ def test_rank_of_nothing_but_unknown_items_warns(server, capsys):
     assert "the query is empty" in fails(capsys, "rank", "", "--address", server.address, "--items", "nobody")
 
 
+def test_load_test_of_a_datasets_queries(shop, server, capsys):
+    asked = ["--address", server.address, "--data", shop.data, "--candidates", 20, "--timeout", 60]
+    found = ask(capsys, "load-test", *asked, "--rate", 40, "--arrivals", "constant", "--duration", 0.5, "--warmup", 0.2)
+    assert found["statuses"] == {"OK": 20}
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"] <= found["latency_ms"]["max"]
+    closed = ask(capsys, "load-test", *asked, "--concurrency", 2, "--duration", 0.5, "--warmup", 0)
+    assert closed["failed"] == 0
+    assert closed["requests"] >= 2
+
+
 def test_rank_refuses_what_the_model_does_not_read(server, capsys):
     arguments = ["rank", "hat", "--address", server.address, "--items", "i00001", "--context", "wether=rain"]
     assert 'the model reads no context column "wether"' in fails(capsys, *arguments)

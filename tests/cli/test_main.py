@@ -39,8 +39,10 @@ def test_misuse_without_tensorflow():
         ["convert", "data", "test", "out", "--format", "csv"], ["serve", "model", "--port", "99999"],
         ["tune", "a", "b", "c", "--trials", "0"], ["tune", "a", "b", "c", "--timeout", "0"],
         ["evaluate", "a", "b", "--ablate", "everything"], ["evaluate", "--ablate", "a", "b"],
+        ["rank", "q", "--items", "a", "--tls-cert", "c.pem"], ["load-test", "--requests", "f"],
+        ["load-test", "--requests", "f", "--rate", "5", "--concurrency", "2"], ["load-test", "--rate", "5"],
     )  # fmt: skip
-    assert codes == [MISUSE] * 14
+    assert codes == [MISUSE] * 18
     assert packages == set()
 
 
@@ -51,8 +53,9 @@ def test_what_is_not_there_fails_without_tensorflow(tmp_path):
         ["evaluate", "run", nowhere], ["export", "run", nowhere, "m"], ["rank", "shoes", "--data", nowhere],
         ["convert", nowhere, "test", "out", "--format", "elwc"], ["tune", nowhere + ".yaml", "d", "o"],
         ["distill", "run", nowhere, str(tmp_path / "out")],
+        ["load-test", "--data", nowhere, "--rate", "5"], ["rank", "q", "--items", "a", "--tls-ca", nowhere],
     )  # fmt: skip
-    assert codes == [FAILED] * 9
+    assert codes == [FAILED] * 11
     assert not packages & {"tensorflow", "tf_keras"}
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from tests.serving import served_shop
 from tfmmrank.serving import Client, ServingError, wire
-from tfmmrank.serving.client import RankedList
+from tfmmrank.serving.answers import RankedList
+from tfmmrank.serving.questions import Target
 from tfmmrank.serving.raw_values import raw_array
 from tfmmrank.serving.tensors import read_tensor, write_tensor
 
@@ -18,7 +19,7 @@ from tfmmrank.serving.tensors import read_tensor, write_tensor
 def test_client_does_without_tensorflow():
     code = (
         "import sys\n"
-        "from tfmmrank.serving import Client, ServingError\n"
+        "from tfmmrank.serving import AsyncClient, Client, ServingError\n"
         "try: Client('127.0.0.1:1', 'm', timeout=0.2).status()\n"
         "except ServingError as error: print(error.code)\n"
         "print([m for m in ('tensorflow', 'tf_keras', 'pandas') if m in sys.modules])"
@@ -107,6 +108,9 @@ def test_messages_are_tf_servings():
 
     for mine, theirs in pairs:
         same(fill(mine()), fill(theirs()))
+    for request in (wire.PredictRequest(), predict_pb2.PredictRequest()):
+        Target("m", label="canary").fill(request.model_spec)
+        assert request.SerializeToString() == b"\n\x0b\n\x01m\x22\x06canary"
 
 
 def test_metadata_and_status(client):
@@ -184,7 +188,7 @@ def test_the_servers_refusals_are_errors(server):
     with Client(server.address, "other") as client, pytest.raises(ServingError, match=r"Latest\(other\)") as caught:
         client.rank("red", ["i1"])
     assert caught.value.code == "NOT_FOUND"
-    with Client("127.0.0.1:1", "tiny", timeout=5) as client, pytest.raises(ServingError, match="tfmmrank serve"):
+    with Client("127.0.0.1:1", "tiny", timeout=0.5) as client, pytest.raises(ServingError, match="tfmmrank serve"):
         client.rank("red", ["i1"])
     with Client(server.address, "tiny", version=9) as client, pytest.raises(ServingError, match=r"Specific\(tiny, 9\)"):
         client.rank("red", ["i1"])

@@ -35,6 +35,7 @@ COMMANDS = {
     "export": "Write a trained ranker as a SavedModel for TensorFlow Serving.",
     "serve": "Answer over gRPC, as TensorFlow Serving does.",
     "rank": "Ask a server to rank items for a query.",
+    "load-test": "Ask a server at a given rate and measure how long answers take.",
     "convert": "Write a split in TF-Ranking's or LETOR's format.",
 }
 

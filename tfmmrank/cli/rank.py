@@ -8,19 +8,13 @@ from typing import Any
 
 import click
 
+from tfmmrank.cli.connection import Connection, with_connection
 from tfmmrank.cli.output import Output, with_output
 
 
 @click.command("rank")
 @click.argument("query")
-@click.option(
-    "--address", default="127.0.0.1:8500", show_default=True, envvar="TFMMRANK_ADDRESS", show_envvar=True,
-    help="The server's gRPC address: `tfmmrank serve` or TensorFlow Serving.",
-)  # fmt: skip
-@click.option(
-    "--model", default="shop", show_default=True, envvar="TFMMRANK_MODEL", show_envvar=True,
-    help="The model's name on the server: `tfmmrank serve` prints it.",
-)  # fmt: skip
+@with_connection
 @click.option("--items", default=None, metavar="A,B,C", help="Candidates: item ids.")
 @click.option(
     "--items-file", type=click.Path(dir_okay=False, path_type=Path), default=None,
@@ -33,20 +27,17 @@ from tfmmrank.cli.output import Output, with_output
 @click.option("--candidates", default=100, show_default=True, type=click.IntRange(1), help="How many from BM25.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="How many to print.")
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="Another query column. Repeatable.")
-@click.option("--timeout", default=5.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds.")
 @with_output
 def command(
     output: Output,
     query: str,
-    address: str,
-    model: str,
+    connection: Connection,
     items: str | None,
     items_file: Path | None,
     data: Path | None,
     candidates: int,
     top: int,
     context: Sequence[str],
-    timeout: float,
 ) -> None:
     """Rank items for QUERY: ask a running server, print the best with their scores."""
     if items is not None and items_file is not None:
@@ -55,21 +46,14 @@ def command(
         raise click.UsageError("which items? Give --items, --items-file, or --data to take candidates from BM25")
     pairs = [_pair(text) for text in context]
 
-    from tfmmrank.serving import Client, ServingError
-
     prepared = _open(data)
     ids = _ids(items, items_file)
     if ids is None:
         ids = _candidates(prepared, query, candidates)
-    try:
-        with Client(address, model, timeout=timeout) as client:
-            if not query.strip() and "query" in client.signature("rank").inputs:
-                raise ValueError("the query is empty")
-            ranked = client.rank(query, ids, **_typed(client, pairs))
-    except ServingError as error:
-        if error.code == "NOT_FOUND":
-            raise ServingError(error.code, f"{error}; is --model the name that `tfmmrank serve` printed?") from error
-        raise
+    with connection.client() as client:
+        if not query.strip() and "query" in client.signature("rank").inputs:
+            raise ValueError("the query is empty")
+        ranked = client.rank(query, ids, **_typed(client, pairs))
     if len(ranked) and not ranked.known.any():
         click.echo("tfmmrank: warning: the model knows none of these items, so their order says nothing", err=True)
     titles = _titles(prepared, ranked.item_ids[:top])

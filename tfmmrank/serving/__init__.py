@@ -1,4 +1,4 @@
-"""Answering requests: the embedded server, and a client of it or of TensorFlow Serving.
+"""Answering requests: the embedded server, and clients of it or of TensorFlow Serving.
 
 Names are imported when asked for: a client starts without TensorFlow.
 """
@@ -9,15 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfmmrank.serving.client import Client, RankedItem, RankedList, ServingError
+    from tfmmrank.serving.answers import RankedItem, RankedList, ServingError
+    from tfmmrank.serving.async_client import AsyncClient
+    from tfmmrank.serving.client import Client
     from tfmmrank.serving.server import Server, serve
+    from tfmmrank.serving.transport import Retry, Tls
 
 _HOMES = {
-    "Client": "client", "RankedItem": "client", "RankedList": "client", "ServingError": "client", "Server": "server",
-    "serve": "server",
+    "AsyncClient": "async_client", "Client": "client", "RankedItem": "answers", "RankedList": "answers",
+    "Retry": "transport", "Server": "server", "ServingError": "answers", "Tls": "transport", "serve": "server",
 }  # fmt: skip
 
-__all__ = ["Client", "RankedItem", "RankedList", "Server", "ServingError", "serve"]
+__all__ = ["AsyncClient", "Client", "RankedItem", "RankedList", "Retry", "Server", "ServingError", "Tls", "serve"]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "Write a trained ranker as a SavedModel for TensorFlow Serving.",
     "serve": "Answer over gRPC, as TensorFlow Serving does.",
     "rank": "Ask a server to rank items for a query.",
+    "promote": "Move a label, such as canary, to another version of a served model; or back.",
     "convert": "Write a split in TF-Ranking's or LETOR's format.",
 }
 

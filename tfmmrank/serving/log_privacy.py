@@ -107,7 +107,7 @@ class Redactor:
         kept = np.array([self._kept(name, value) for value in flat], object)
         write_tensor(inputs[name], kept.reshape(values.shape))
         if name != _IDS and name not in _PROTOS:
-            statistics = np.array([_statistics(value) for value in flat], np.int32).reshape(*values.shape, 3)
+            statistics = np.array([text_statistics(value) for value in flat], np.int32).reshape(*values.shape, 3)
             write_tensor(inputs[name + STATISTICS], statistics)
 
     def _kept(self, name: str, value: bytes) -> bytes:
@@ -120,8 +120,8 @@ class Redactor:
         return value if name in self._plain_text else keyed_hash(self._key, name, value)
 
 
-def _statistics(value: bytes) -> tuple[int, int, int]:
-    """Characters, words between spaces, script; all 0 of what is no text."""
+def text_statistics(value: bytes) -> tuple[int, int, int]:
+    """A text's characters, words between spaces, and its script's place in ``SCRIPTS``; all 0 of what is no text."""
     text = _text(value)
     return (len(text), len(text.split()), SCRIPTS.index(script_of(text))) if text else (0, 0, 0)
 

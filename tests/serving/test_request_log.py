@@ -72,6 +72,17 @@ def test_ids_and_texts_are_hashed_with_the_key():
     assert keyed_hash(b"another key of mine", "item_ids", b"i1") != hashed("item_ids", "i1")
 
 
+def test_ids_are_always_hashed():
+    """Whatever bytes they are, and whoever asks for plain text."""
+    request = wire.PredictRequest()
+    ids = [b"\xff\xd8\xff", b"GIF8", b"a\0b", b"plain", b""]
+    write_tensor(request.inputs["item_ids"], np.array([ids], object))
+    kept = arrays(Redactor(KEY, plain_text=["item_ids"]).predict_log(request, wire.PredictResponse()))
+    assert set(kept) == {"item_ids"}
+    assert kept["item_ids"].tolist() == [[keyed_hash(KEY, "item_ids", value) if value else b"" for value in ids]]
+    assert len(set(kept["item_ids"][0])) == len(ids)
+
+
 def test_nothing_of_the_text_is_in_the_bytes():
     record = Redactor(KEY).predict_log(*messages()).SerializeToString()
     for secret in ("red", "shoes", "红色", "衬衫", "商品", "i1", "i2"):

@@ -36,6 +36,8 @@ COMMANDS = {
     "serve": "Answer over gRPC, as TensorFlow Serving does.",
     "rank": "Ask a server to rank items for a query.",
     "load-test": "Ask a server at a given rate and measure how long answers take.",
+    "promote": "Move a label, such as canary, to another version of a served model; or back.",
+    "drift": "Compare logged requests with what a model was trained on.",
     "convert": "Write a split in TF-Ranking's or LETOR's format.",
 }
 

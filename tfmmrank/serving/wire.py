@@ -57,6 +57,17 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "StatusProto": {"error_code": (1, "int32"), "error_message": (2, "string")},
     "ModelVersionStatus": {"version": (1, "int64"), "state": (2, "int32"), "status": (3, "StatusProto")},
     "GetModelStatusResponse": {"model_version_status": (1, "[ModelVersionStatus]")},
+    "ReloadConfigRequest": {"config": (1, "bytes")},  # a ModelServerConfig, serialized: the same on the wire
+    "ReloadConfigResponse": {"status": (1, "StatusProto")},
+    "SamplingConfig": {"sampling_rate": (1, "double")},
+    "LogMetadata": {
+        "model_spec": (1, "ModelSpec"),
+        "sampling_config": (2, "SamplingConfig"),
+        "saved_model_tags": (3, "[string]"),
+        "timestamp_secs": (4, "int64"),
+    },
+    "PredictLog": {"request": (1, "PredictRequest"), "response": (2, "PredictResponse")},
+    "PredictionLog": {"log_metadata": (1, "LogMetadata"), "predict_log": (6, "PredictLog")},
 }
 
 
@@ -71,9 +82,13 @@ GetModelStatusResponse: Any = _CLASSES["GetModelStatusResponse"]
 ModelSpec: Any = _CLASSES["ModelSpec"]
 PredictRequest: Any = _CLASSES["PredictRequest"]
 PredictResponse: Any = _CLASSES["PredictResponse"]
+PredictionLog: Any = _CLASSES["PredictionLog"]
+ReloadConfigRequest: Any = _CLASSES["ReloadConfigRequest"]
+ReloadConfigResponse: Any = _CLASSES["ReloadConfigResponse"]
 SignatureDefMap: Any = _CLASSES["SignatureDefMap"]
 TensorProto: Any = _CLASSES["TensorProto"]
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
 STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
+RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"

@@ -63,6 +63,11 @@ class Gate:
         self._limit, self._inside, self._closed = limit, 0, False
         self._changed = threading.Condition()
 
+    @property
+    def inside(self) -> int:
+        """How many requests are in the server."""
+        return self._inside
+
     @contextlib.contextmanager
     def enter(self) -> Iterator[None]:
         """A request's time in the server.

@@ -97,6 +97,7 @@ class ModelManager:
         self._unreadable: set[str] = set()
         self._changed = threading.Condition()  # guards what requests read; held for moments
         self._loading = threading.RLock()  # one thread at a time decides what is loaded; requests never take it
+        self._impatient = False  # closing: what still runs is broken off
         self._stopped = threading.Event()
         self._poller: threading.Thread | None = None
 
@@ -188,15 +189,18 @@ class ModelManager:
             raise RequestError("UNKNOWN", f"{len(failed)} model(s) did not become available: {{{', '.join(why)}}}")
 
     def close(self, timeout: float | None = None) -> None:
-        """Unloads everything, once no request holds it; waits for those at most ``timeout`` seconds a version."""
+        """Unloads everything, once no request holds it; after ``timeout`` seconds, runs are broken off."""
         self._stopped.set()
         if self._poller is not None:
             self._poller.join()
         with self._loading:
             for name in list(self._loaded):
                 self._unload(name, keep=[])
-        for thread in list(self._unloading.values()):
-            thread.join(timeout)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unloading, timeout)
+            self._impatient = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._unloading)
 
     def _take_over(self, models: Mapping[str, ModelConfig]) -> None:
         with self._loading:
@@ -280,15 +284,18 @@ class ModelManager:
             self._set(VersionState(model, version, "UNLOADING"))
             # A thread of its own: a request that runs for long must not keep other versions from being loaded.
             thread = threading.Thread(target=self._finish, args=(leaving,), name="unload", daemon=True)
-            self._unloading[model, version] = thread
+            with self._changed:
+                self._unloading[model, version] = thread
             thread.start()
 
     def _finish(self, leaving: LoadedVersion) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not leaving.holders)
+            self._changed.wait_for(lambda: not leaving.holders or self._impatient)
         leaving.servable.close()
         self._set(VersionState(leaving.model, leaving.version, "END"))
-        self._unloading.pop((leaving.model, leaving.version), None)
+        with self._changed:
+            del self._unloading[leaving.model, leaving.version]
+            self._changed.notify_all()
 
     def _set(self, state: VersionState) -> None:
         with self._changed:

@@ -158,7 +158,7 @@ def serve(
             undo.callback(batcher.close)
             load = lambda directory: batcher.wrap(load_warm(directory))  # noqa: E731
         manager = ModelManager(load, poll_seconds, allow_labels_for_unavailable)
-        undo.callback(manager.close, timeout=5.0)
+        undo.callback(manager.close, timeout=0.1)  # the grace is over by then
         roots = [*map(Path, allow_reload_from), *(model.base_path for model in chosen.values())]
         core = ServerCore(manager, limits, metrics, roots)
         if metrics is not None:

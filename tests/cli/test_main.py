@@ -39,8 +39,9 @@ def test_misuse_without_tensorflow():
         ["convert", "data", "test", "out", "--format", "csv"], ["serve", "model", "--port", "99999"],
         ["tune", "a", "b", "c", "--trials", "0"], ["tune", "a", "b", "c", "--timeout", "0"],
         ["evaluate", "a", "b", "--ablate", "everything"], ["evaluate", "--ablate", "a", "b"],
+        ["serve"], ["serve", "model", "--model-config-file", "models.config"],
     )  # fmt: skip
-    assert codes == [MISUSE] * 14
+    assert codes == [MISUSE] * 16
     assert packages == set()
 
 
@@ -50,8 +51,9 @@ def test_what_is_not_there_fails_without_tensorflow(tmp_path):
         ["prepare", nowhere + ".yaml", "out"], ["train", nowhere + ".yaml", "d", "r"], ["serve", nowhere],
         ["evaluate", "run", nowhere], ["export", "run", nowhere, "m"], ["rank", "shoes", "--data", nowhere],
         ["convert", nowhere, "test", "out", "--format", "elwc"], ["tune", nowhere + ".yaml", "d", "o"],
+        ["serve", "--model-config-file", nowhere],
     )  # fmt: skip
-    assert codes == [FAILED] * 8
+    assert codes == [FAILED] * 9
     assert not packages & {"tensorflow", "tf_keras"}
 
 

@@ -107,7 +107,7 @@ def test_faults_of_files_are_told(files, tmp_path):
     (tmp_path / "locked.key").write_text(locked)
     with pytest.raises(ValueError, match="locked.key: holds no PEM block of an unencrypted private key"):
         ServerTls.from_files(files.certificate, tmp_path / "locked.key")
-    broken = files.certificate.read_text().replace("A", "B")
+    broken = files.certificate.read_text().replace("M", "N")
     (tmp_path / "broken.pem").write_text(broken)
     with pytest.raises(ValueError, match="broken.pem and .*server.key: no certificate with its private key"):
         ServerTls.from_files(tmp_path / "broken.pem", files.key)

@@ -9,23 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from tfmmrank.export.request_error import RequestError
 from tfmmrank.stack import load, tf
 
 DEFAULT_SIGNATURE = "serving_default"
 _PYTHONS_OWN = "Graph execution error:\n\n"  # what Python's session puts before the runtime's message
 _C_NAMES = {"float32": "float", "float64": "double"}
-
-
-class RequestError(ValueError):
-    """A request that a model cannot answer.
-
-    Attributes:
-        code: gRPC's status name, such as ``INVALID_ARGUMENT``.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Servable:

@@ -9,15 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tfmmrank.serving.batch_tensors import Batching
     from tfmmrank.serving.client import Client, RankedItem, RankedList, ServingError
+    from tfmmrank.serving.limits import Limits
+    from tfmmrank.serving.model_config import ModelConfig, VersionPolicy
     from tfmmrank.serving.server import Server, serve
+    from tfmmrank.serving.tls import ServerTls
 
 _HOMES = {
     "Client": "client", "RankedItem": "client", "RankedList": "client", "ServingError": "client", "Server": "server",
-    "serve": "server",
+    "serve": "server", "Batching": "batch_tensors", "Limits": "limits", "ModelConfig": "model_config",
+    "VersionPolicy": "model_config", "ServerTls": "tls",
 }  # fmt: skip
 
-__all__ = ["Client", "RankedItem", "RankedList", "Server", "ServingError", "serve"]
+__all__ = [
+    "Batching", "Client", "Limits", "ModelConfig", "RankedItem", "RankedList", "Server", "ServerTls", "ServingError",
+    "VersionPolicy", "serve",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

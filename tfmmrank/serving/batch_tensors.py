@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmmrank.export.servable import RequestError
+from tfmmrank.export.request_error import RequestError
 from tfmmrank.serving.config_protos import BatchingParameters, parse_config
 
 Arrays = Mapping[str, np.ndarray]

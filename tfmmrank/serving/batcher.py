@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmmrank.export.servable import RequestError
+from tfmmrank.export.request_error import RequestError
 from tfmmrank.serving.batch_tensors import Arrays, Batching, batch_size, merge, split
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tfmmrank.export.servable import DEFAULT_SIGNATURE, RequestError
+from tfmmrank.export.request_error import RequestError
+from tfmmrank.export.servable import DEFAULT_SIGNATURE
 from tfmmrank.serving import example_inference as examples
 from tfmmrank.serving.limits import Gate, Limits
 from tfmmrank.serving.manager import LoadedVersion, ModelManager

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmmrank.export.servable import RequestError
+from tfmmrank.export.request_error import RequestError
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 _INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from tfmmrank.export.servable import RequestError
+from tfmmrank.export.request_error import RequestError
 from tfmmrank.serving.core import ServerCore
 from tfmmrank.serving.tls import ServerTls, with_port
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tfmmrank.export.servable import RequestError
+from tfmmrank.export.request_error import RequestError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfmmrank.export.servable import RequestError, Servable
+from tfmmrank.export.request_error import RequestError
+from tfmmrank.export.servable import Servable
 from tfmmrank.export.warmup import replay_warmup
 from tfmmrank.serving.model_config import ModelConfig, version_folders
 

@@ -114,6 +114,7 @@ def serve(
     tls: ServerTls | None = None,
     limits: Limits | None = None,
     metrics: Any | None = None,
+    metrics_path: str | None = None,
     health: bool = True,
 ) -> Server:
     """Loads models, replays their warm-up requests and starts to serve them.
@@ -137,7 +138,8 @@ def serve(
         batching: how requests are run together; default: each alone.
         tls: certificate and key; default: in the clear.
         limits: what is refused; default: nothing.
-        metrics: a ``ServingMetrics`` that is told of requests and models.
+        metrics: a ``ServingMetrics`` that is told of requests and models, and shown by the REST API.
+        metrics_path: where; default: TensorFlow Serving's ``/monitoring/prometheus/metrics``.
         health: whether to answer ``grpc.health.v1.Health``.
 
     Raises:
@@ -151,32 +153,36 @@ def serve(
         ...     ranked = Client(server.address, "shop").rank("red shoes", ["i1", "i2"])
     """
     chosen = _models(model_dir, name, version, models)
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo:  # of what is begun here, when something fails
+        closing = undo.enter_context(contextlib.ExitStack())
         load: Callable[[Path], Any] = load_warm
         if batching is not None:
             batcher = Batcher(batching)
-            undo.callback(batcher.close)
+            closing.callback(batcher.close)
             load = lambda directory: batcher.wrap(load_warm(directory))  # noqa: E731
         manager = ModelManager(load, poll_seconds, allow_labels_for_unavailable)
-        undo.callback(manager.close, timeout=0.1)  # the grace is over by then
+        closing.callback(manager.close, timeout=0.1)  # the grace is over by then
         roots = [*map(Path, allow_reload_from), *(model.base_path for model in chosen.values())]
         core = ServerCore(manager, limits, metrics, roots)
         if metrics is not None:
             manager.on_change.append(metrics.model_state)
-        grpc_server = GrpcServer(core, host, port, workers, tls, health)  # before the models are loaded: it takes long
-        undo.callback(grpc_server.stop, None)  # or the port would stay taken
-        rest = None if rest_port is None else _rest_server(core, host, rest_port, tls)
+        # Ports are taken before the models are loaded, which takes long.
+        grpc_server = GrpcServer(core, host, port, workers, tls, health)
+        undo.callback(grpc_server.stop, None)
+        rest = None
+        if rest_port is not None:
+            rest = _rest_server(core, host, rest_port, tls, metrics_path)
+            undo.callback(rest.stop, 0.0)
         manager.start(chosen)
         if config_poll_seconds > 0:
             poller = ConfigPoller(_config_file(models), manager, config_poll_seconds)
             poller.start()
-            undo.callback(poller.close)
+            closing.callback(poller.close)
+        warn_if_open(host, tls is not None, rest is not None and (tls is None or tls.files is None))
         if rest is not None:
             rest.start()
-            undo.callback(rest.stop, 0.0)
-        warn_if_open(host, tls is not None, rest is not None and (tls is None or tls.files is None))
         grpc_server.start()
-        closing = undo.pop_all()
+        undo.pop_all()
     return Server(core, grpc_server, rest, closing)
 
 
@@ -204,7 +210,11 @@ def _config_file(models: Any) -> str | Path:
     return models
 
 
-def _rest_server(core: ServerCore, host: str, port: int, tls: ServerTls | None) -> Any:
+def _rest_server(core: ServerCore, host: str, port: int, tls: ServerTls | None, metrics_path: str | None) -> Any:
     from tfmmrank.serving.rest import RestServer
 
-    return RestServer(core, core.metrics, host, port)
+    options: dict[str, Any] = {} if metrics_path is None else {"metrics_path": metrics_path}
+    if tls is not None and tls.files is not None:
+        certificate, key, ca = tls.files
+        options.update(certificate=certificate, private_key=key, client_ca=ca)
+    return RestServer(core, core.metrics, host, port, **options)

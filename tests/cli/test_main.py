@@ -41,8 +41,9 @@ def test_misuse_without_tensorflow():
         ["evaluate", "a", "b", "--ablate", "everything"], ["evaluate", "--ablate", "a", "b"],
         ["rank", "q", "--items", "a", "--tls-cert", "c.pem"], ["load-test", "--requests", "f"],
         ["load-test", "--requests", "f", "--rate", "5", "--concurrency", "2"], ["load-test", "--rate", "5"],
+        ["serve"], ["serve", "model", "--model-config-file", "models.config"],
     )  # fmt: skip
-    assert codes == [MISUSE] * 18
+    assert codes == [MISUSE] * 20
     assert packages == set()
 
 
@@ -52,10 +53,10 @@ def test_what_is_not_there_fails_without_tensorflow(tmp_path):
         ["prepare", nowhere + ".yaml", "out"], ["train", nowhere + ".yaml", "d", "r"], ["serve", nowhere],
         ["evaluate", "run", nowhere], ["export", "run", nowhere, "m"], ["rank", "shoes", "--data", nowhere],
         ["convert", nowhere, "test", "out", "--format", "elwc"], ["tune", nowhere + ".yaml", "d", "o"],
-        ["distill", "run", nowhere, str(tmp_path / "out")],
+        ["distill", "run", nowhere, str(tmp_path / "out")], ["serve", "--model-config-file", nowhere],
         ["load-test", "--data", nowhere, "--rate", "5"], ["rank", "q", "--items", "a", "--tls-ca", nowhere],
     )  # fmt: skip
-    assert codes == [FAILED] * 11
+    assert codes == [FAILED] * 12
     assert not packages & {"tensorflow", "tf_keras"}
 
 

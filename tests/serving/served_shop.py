@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import functools
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,3 +190,7 @@ class Questions:
         span = range(self.lists.of(q).start, self.lists.of(q).stop)
         columns = ("title", "picture", "price", "Brand")
         return [{**{c: self.raw[c][i] for c in columns}, **{c: v[i] for c, v in self.slots.items()}} for i in span]
+
+
+if __name__ == "__main__":
+    shutil.copytree(make().model_dir, Path(sys.argv[1]) / "tiny")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
-import time
 
 import grpc
 import numpy as np
@@ -17,15 +13,18 @@ from tensorflow_serving.apis import (
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 
 from tests.serving.served_shop import TOLERANCE
+from tfmmrank.data.example_lists import set_features
+from tfmmrank.export.warmup import present
 from tfmmrank.stack import tf
 
 
 @pytest.fixture(scope="module")
-def stubs(server):
-    channel = grpc.insecure_channel(server.address)
+def stubs(server_address):
+    channel = grpc.insecure_channel(server_address)
     yield (
         prediction_service_pb2_grpc.PredictionServiceStub(channel),
         model_service_pb2_grpc.ModelServiceStub(channel),
@@ -52,29 +51,6 @@ def refusal(call, request):
     with pytest.raises(grpc.RpcError) as caught:
         call(request, timeout=30)
     return caught.value.code().name, caught.value.details()
-
-
-RUN = """
-import sys
-from tfmmrank.serving import serve
-server = serve(sys.argv[1], port=0)
-answer, begun = server.predict, []
-server.predict = lambda *arguments: (begun.append(1), answer(*arguments))
-print(server.address, flush=True)
-server.run(grace=20)
-print(len(begun), flush=True)
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process(served):
-    """A server for a signal to end, which loads TensorFlow while the first tests run."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(served.model_dir)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    yield process
-    process.kill()
-    process.wait()
 
 
 def test_predict_answers_a_stock_client(stubs, now):
@@ -120,9 +96,9 @@ def test_models_and_versions_that_are_not_there(stubs, now):
 
 def test_signatures_and_inputs_that_do_not_fit(stubs, now):
     predict = stubs[0].Predict
-    assert refusal(predict, make_request(now, signature="classify")) == (
+    assert refusal(predict, make_request(now, signature="logits")) == (
         "FAILED_PRECONDITION",
-        'Serving signature key "classify" not found.',
+        'Serving signature key "logits" not found.',
     )
     assert refusal(predict, make_request(now, num_items=None, season=None)) == (
         "INVALID_ARGUMENT",
@@ -199,7 +175,7 @@ def test_metadata(stubs):
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)
     found = signatures.signature_def
-    assert {name for name in found if not name.startswith("__")} == {
+    assert {name for name in found if not name.startswith("__")} >= {
         "serving_default", "rank", "rank_features", "predict_elwc", "regress", "embed_query", "embed_items",
     }  # fmt: skip
     assert set(found["rank"].inputs) == {"query", "season", "user age", "item_ids", "num_items"}
@@ -217,6 +193,7 @@ def test_metadata(stubs):
 
 
 def test_status(stubs):
+    """One version is served, so that all versions are that one."""
     request = get_model_status_pb2.GetModelStatusRequest()
     assert refusal(stubs[1].GetModelStatus, request) == ("INVALID_ARGUMENT", "Missing ModelSpec")
     request.model_spec.name = "tiny"
@@ -230,7 +207,34 @@ def test_status(stubs):
     assert refusal(stubs[1].GetModelStatus, request)[1] == "Could not find any versions of model other"
 
 
-def test_many_at_once(server, client, now):
+def test_regress_answers_example_by_example(stubs, then):
+    """An ExampleListWithContext is flattened: each example, with the context's features, is scored alone."""
+    context = present({"query": then.query(0).encode(), **then.context(0)})
+    items = [present(item) for item in then.items(0)]
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name, request.model_spec.signature_name = "tiny", "regress"
+    for item in items:
+        set_features(request.input.example_list.examples.add(), {**context, **item})
+    response = stubs[0].Regress(request, timeout=30)
+    values = [regression.value for regression in response.result.regressions]
+    assert len(values) == len(items)
+    assert (response.model_spec.name, response.model_spec.signature_name) == ("tiny", "regress")
+    assert response.model_spec.version.value == 1
+    predict = predict_pb2.PredictRequest()
+    predict.model_spec.CopyFrom(request.model_spec)
+    examples = [example.SerializeToString() for example in request.input.example_list.examples]
+    predict.inputs["inputs"].CopyFrom(tf.make_tensor_proto(np.array(examples, object)))
+    same = tf.make_ndarray(stubs[0].Predict(predict, timeout=30).outputs["outputs"])
+    np.testing.assert_allclose(values, same, rtol=0, atol=TOLERANCE)
+    lists = request.input.example_list_with_context
+    set_features(lists.context, context)
+    for item in items:
+        set_features(lists.examples.add(), item)
+    again = stubs[0].Regress(request, timeout=30).result.regressions
+    np.testing.assert_allclose([regression.value for regression in again], values, rtol=0, atol=TOLERANCE)
+
+
+def test_many_at_once(client, now):
     answers, faults = {}, []
 
     def ask(q):
@@ -249,6 +253,7 @@ def test_many_at_once(server, client, now):
         np.testing.assert_allclose(ranked.scores, np.sort(now.predicted[q])[::-1], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.embedded_only
 def test_port_in_use_is_told(served, server):
     from tfmmrank.serving import serve
 
@@ -256,6 +261,7 @@ def test_port_in_use_is_told(served, server):
         serve(served.model_dir, port=int(server.address.rpartition(":")[2]))
 
 
+@pytest.mark.embedded_only
 def test_folder_without_a_version_is_told(served, tmp_path):
     from tfmmrank.serving import serve
 
@@ -265,34 +271,3 @@ def test_folder_without_a_version_is_told(served, tmp_path):
         serve(served.model_dir / "1")
     with pytest.raises(FileNotFoundError, match="has no version 7; versions: 1"):
         serve(served.model_dir, version=7)
-
-
-def test_sigterm_lets_running_requests_finish(process, now):
-    """Requests keep coming when the signal does: each one begun is answered, the others are refused."""
-    from tfmmrank.serving import Client, ServingError
-
-    address = process.stdout.readline().strip()
-    codes, answered = [], []
-
-    def ask():
-        with Client(address, "tiny", timeout=30) as client:
-            try:
-                while True:
-                    answered.append(client.rank(now.query(0), now.ids(0), **now.context(0)).scores)
-            except ServingError as error:
-                codes.append(error.code)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while len(answered) < 8:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    for thread in threads:
-        thread.join(60)
-    assert process.wait(60) == 0
-    assert int(process.stdout.read()) == len(answered)
-    assert len(codes) == 4
-    assert set(codes) <= {"UNAVAILABLE", "CANCELLED"}
-    for scores in answered:
-        np.testing.assert_allclose(scores, np.sort(now.predicted[0])[::-1], rtol=0, atol=TOLERANCE)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfmmrank.export.exporter import export
     from tfmmrank.export.op_check import UnknownOpError, check_ops
-    from tfmmrank.export.servable import RequestError, Servable
+    from tfmmrank.export.request_error import RequestError
+    from tfmmrank.export.servable import Servable
     from tfmmrank.export.versions import find_version, versions_of
 
 _HOMES = {
-    "export": "exporter", "UnknownOpError": "op_check", "check_ops": "op_check", "RequestError": "servable",
+    "export": "exporter", "UnknownOpError": "op_check", "check_ops": "op_check", "RequestError": "request_error",
     "Servable": "servable", "find_version": "versions", "versions_of": "versions",
 }  # fmt: skip
 

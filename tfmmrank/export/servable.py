@@ -9,23 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from tfmmrank.export.request_error import RequestError
 from tfmmrank.stack import load, tf
 
 DEFAULT_SIGNATURE = "serving_default"
 _PYTHONS_OWN = "Graph execution error:\n\n"  # what Python's session puts before the runtime's message
 _C_NAMES = {"float32": "float", "float64": "double"}
-
-
-class RequestError(ValueError):
-    """A request that a model cannot answer.
-
-    Attributes:
-        code: gRPC's status name, such as ``INVALID_ARGUMENT``.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Servable:
@@ -75,10 +64,7 @@ class Servable:
         Raises:
             RequestError: for a request that does not fit, or a run that failed.
         """
-        name = signature or DEFAULT_SIGNATURE
-        if name not in self.signatures:
-            raise RequestError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
-        definition = self.signatures[name]
+        definition = self._definition(signature)
         feeds = self._feeds(definition, inputs)
         outputs = _outputs(definition, output_filter)
         options = None
@@ -89,6 +75,22 @@ class Servable:
         except tf.errors.OpError as error:
             raise RequestError(_code(error), error.message.removeprefix(_PYTHONS_OWN)) from error
         return dict(zip(outputs, values, strict=True))
+
+    def check(self, signature: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()) -> list[str]:
+        """Whether a request fits a signature, without running it; returns the outputs that it asks for.
+
+        Raises:
+            RequestError: as ``run``, for a request that does not fit.
+        """
+        definition = self._definition(signature)
+        self._feeds(definition, inputs)
+        return _outputs(definition, output_filter)
+
+    def _definition(self, signature: str) -> Any:
+        name = signature or DEFAULT_SIGNATURE
+        if name not in self.signatures:
+            raise RequestError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+        return self.signatures[name]
 
     def _feeds(self, definition: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         _check_names(definition, inputs)

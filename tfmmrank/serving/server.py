@@ -1,60 +1,75 @@
-"""The embedded server: TensorFlow Serving's gRPC protocol from Python, so that all runs on a laptop.
+"""The embedded server: TensorFlow Serving's protocol from Python, so that all runs on a laptop.
 
 Production is stock TensorFlow Serving on the same folder; clients cannot tell them apart.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from concurrent import futures
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import grpc
-
-from tfmmrank.export.servable import DEFAULT_SIGNATURE, RequestError, Servable
 from tfmmrank.export.versions import find_version
-from tfmmrank.export.warmup import replay_warmup
-from tfmmrank.serving.tensors import read_tensor, write_tensor
-
-_MESSAGE_LIMIT = 1024  # TF Serving cuts longer ones
-_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),  # as TF Serving: up to protobuf's own 2 GB
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),  # or two servers would share a port, each answering some of the requests
-]
+from tfmmrank.serving.batcher import Batcher, Batching
+from tfmmrank.serving.config_poller import ConfigPoller
+from tfmmrank.serving.core import ServerCore
+from tfmmrank.serving.grpc_services import GrpcServer
+from tfmmrank.serving.limits import Limits
+from tfmmrank.serving.manager import ModelManager, load_warm
+from tfmmrank.serving.model_config import ModelConfig, VersionPolicy, read_models
+from tfmmrank.serving.tls import ServerTls, warn_if_open
 
 
 class Server:
     """A running server; ``serve`` makes one. Leaving a ``with`` block stops it.
 
     Attributes:
-        address: ``host:port``, for a client.
-        name: the model's name.
-        version: the version served.
+        address: ``host:port`` of gRPC, for a client.
+        rest_address: ``host:port`` of the REST API; None without one.
+        core: what answers the requests, whatever they came by.
+        metrics: the ``ServingMetrics`` given, or None.
     """
 
-    def __init__(self, grpc_server: Any, address: str, servable: Servable, name: str, version: int) -> None:
-        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-        from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
-
-        self.address, self.name, self.version = address, name, version
-        self._grpc, self._servable = grpc_server, servable
-        self._states = ModelVersionStatus
-        self.state = ModelVersionStatus.AVAILABLE
+    def __init__(
+        self, core: ServerCore, grpc_server: GrpcServer, rest: Any | None, closing: contextlib.ExitStack
+    ) -> None:
+        self.core, self.metrics = core, core.metrics
+        self.address = grpc_server.address
+        self.rest_address: str | None = None if rest is None else rest.address
+        self._grpc, self._rest, self._closing = grpc_server, rest, closing
         self._stopped = threading.Event()
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_prediction_service(self), grpc_server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(_model_service(self), grpc_server)
-        grpc_server.start()
+
+    @property
+    def name(self) -> str:
+        """The model's name; the first one's of several."""
+        return next(iter(self.core.manager.models()), "")
+
+    @property
+    def version(self) -> int | None:
+        """That model's latest version that is AVAILABLE."""
+        states = self.core.manager.states(self.name)
+        return next((state.version for state in states if state.state == "AVAILABLE"), None)
 
     def stop(self, grace: float | None = 5.0) -> None:
-        """Takes no new requests, waits up to ``grace`` seconds for those that run, and frees the model."""
+        """Stops: refuses new requests, waits up to ``grace`` seconds for those that run, and frees the models.
+
+        Health goes NOT_SERVING first, so that a balancer looks elsewhere; a request that comes all the same is
+        refused with UNAVAILABLE, which clients may try elsewhere.
+        """
         if self._stopped.is_set():
             return
-        self.state = self._states.UNLOADING
-        self._grpc.stop(grace).wait()
-        self._servable.close()
+        end = time.monotonic() + (grace or 0.0)
+        self._grpc.enter_drain()
+        self.core.gate.close()
+        self.core.gate.wait_empty(grace or 0.0)
+        if self._rest is not None:
+            self._rest.stop(max(0.0, end - time.monotonic()))
+        self._grpc.stop(max(0.0, end - time.monotonic()))
+        self._closing.close()
         self._stopped.set()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -80,163 +95,126 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # -- what TF Serving's server core does ---------------------------------------------------------------------------
-
-    def predict(self, request: Any, response: Any, timeout: float | None) -> None:
-        """Answers a PredictRequest. Raises RequestError."""
-        self._find(request)
-        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        inputs = {}
-        for name, tensor in request.inputs.items():
-            try:
-                inputs[name] = read_tensor(tensor)
-            except ValueError as error:
-                raise RequestError("INVALID_ARGUMENT", f"tensor parsing error: {name}: {error}") from error
-        for name, value in self._servable.run(signature, inputs, request.output_filter, timeout).items():
-            write_tensor(response.outputs[name], value)
-        self._fill_spec(response.model_spec)
-        response.model_spec.signature_name = signature
-
-    def metadata(self, request: Any, response: Any) -> None:
-        """Answers a GetModelMetadataRequest. Raises RequestError."""
-        from tensorflow_serving.apis import get_model_metadata_pb2
-
-        if not request.metadata_field:
-            raise RequestError("INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field")
-        for field in request.metadata_field:
-            if field != "signature_def":
-                raise RequestError("INVALID_ARGUMENT", f"Metadata field {field} is not supported")
-        self._find(request)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        for name, signature in self._servable.signatures.items():
-            signatures.signature_def[name].CopyFrom(signature)
-        response.metadata["signature_def"].Pack(signatures)
-        self._fill_spec(response.model_spec)
-
-    def status(self, request: Any, response: Any) -> None:
-        """Answers a GetModelStatusRequest; labels are ignored, as in TF Serving. Raises RequestError."""
-        if not request.HasField("model_spec"):
-            raise RequestError("INVALID_ARGUMENT", "Missing ModelSpec")
-        spec = request.model_spec
-        if spec.name != self.name:
-            raise RequestError("NOT_FOUND", f"Could not find any versions of model {spec.name}")
-        if spec.HasField("version") and spec.version.value != self.version:
-            raise RequestError("NOT_FOUND", f"Could not find version {spec.version.value} of model {spec.name}")
-        response.model_version_status.add(version=self.version, state=self.state).status.SetInParent()
-
-    def _find(self, request: Any) -> None:
-        """Whether the request's model is ours."""
-        if not request.HasField("model_spec"):
-            raise RequestError("INVALID_ARGUMENT", "Missing ModelSpec")
-        spec = request.model_spec
-        if not spec.name:
-            raise RequestError("INVALID_ARGUMENT", "ModelSpec has no name specified.")
-        if spec.HasField("version_label"):
-            raise RequestError("INVALID_ARGUMENT", f"Unrecognized servable version label: {spec.version_label}")
-        if spec.HasField("version") and (spec.name != self.name or spec.version.value != self.version):
-            raise RequestError(
-                "NOT_FOUND", f"Servable not found for request: Specific({spec.name}, {spec.version.value})"
-            )
-        if spec.name != self.name:
-            raise RequestError("NOT_FOUND", f"Servable not found for request: Latest({spec.name})")
-
-    def _fill_spec(self, spec: Any) -> None:
-        spec.name = self.name
-        spec.version.value = self.version
-
 
 def serve(
-    model_dir: str | Path,
+    model_dir: str | Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8500,
     name: str | None = None,
     workers: int = 8,
     version: int | None = None,
+    *,
+    models: str | Path | Mapping[str, ModelConfig] | None = None,
+    rest_port: int | None = None,
+    poll_seconds: float = 1.0,
+    config_poll_seconds: float = 0.0,
+    allow_labels_for_unavailable: bool = False,
+    allow_reload_from: Sequence[str | Path] = (),
+    batching: Batching | None = None,
+    tls: ServerTls | None = None,
+    limits: Limits | None = None,
+    metrics: Any | None = None,
+    metrics_path: str | None = None,
+    health: bool = True,
 ) -> Server:
-    """Loads a model, replays its warm-up requests and starts to serve it over gRPC.
+    """Loads models, replays their warm-up requests and starts to serve them.
 
-    The server answers Predict and GetModelMetadata (PredictionService) and GetModelStatus (ModelService).
+    It answers over gRPC what TensorFlow Serving does: PredictionService, ModelService and health; and over REST, with
+    ``rest_port``. A version that is written into a model's folder later is loaded and warmed before the old one goes.
 
     Args:
-        model_dir: the model's folder, with versions in it.
+        model_dir: a model's folder, with versions in it; or else ``models``.
         host: address to listen on; the default serves this machine alone.
-        port: port to listen on; 0 picks a free one, see ``Server.address``.
+        port: gRPC port; 0 picks a free one, see ``Server.address``.
         name: the model's name for clients; default: the folder's.
         workers: requests answered at once.
-        version: default: the latest.
+        version: serve this one; default: the latest.
+        models: a ``models.config``, or what it holds by name: several models, version policies, labels.
+        rest_port: port of the REST API; 0 picks a free one, None: no REST API.
+        poll_seconds: how often folders are looked into for versions; 0: only now.
+        config_poll_seconds: how often the ``models.config`` is read again; 0: only now.
+        allow_labels_for_unavailable: whether a label may name a version before it is AVAILABLE.
+        allow_reload_from: folders that a reload request may take models from, beside those of the models.
+        batching: how requests are run together; default: each alone.
+        tls: certificate and key; default: in the clear.
+        limits: what is refused; default: nothing.
+        metrics: a ``ServingMetrics`` that is told of requests and models, and shown by the REST API.
+        metrics_path: where; default: TensorFlow Serving's ``/monitoring/prometheus/metrics``.
+        health: whether to answer ``grpc.health.v1.Health``.
 
     Raises:
         FileNotFoundError: when there is no such version.
-        OSError: when the port is taken, or the SavedModel cannot be read.
-        RequestError: when a warm-up request fails.
+        OSError: when a port is taken, or a SavedModel cannot be read.
+        RequestError: when a warm-up request fails, or a label names a version that is not AVAILABLE.
+        ValueError: for arguments or a config that cannot be.
 
     Example:
         >>> with serve("models/shop", port=0) as server:
         ...     ranked = Client(server.address, "shop").rank("red shoes", ["i1", "i2"])
     """
-    directory = find_version(model_dir, version)
-    grpc_server = grpc.server(futures.ThreadPoolExecutor(workers, "serve"), options=_OPTIONS)
-    address = _listen(grpc_server, host, port)  # before the model is loaded, which takes long
-    try:
-        servable = Servable(directory)
-        try:
-            replay_warmup(servable)
-        except RequestError:
-            servable.close()
-            raise
-    except BaseException:
-        grpc_server.stop(None)  # or the port would stay taken
-        raise
-    return Server(grpc_server, address, servable, name or Path(model_dir).resolve().name, int(directory.name))
+    chosen = _models(model_dir, name, version, models)
+    with contextlib.ExitStack() as undo:  # of what is begun here, when something fails
+        closing = undo.enter_context(contextlib.ExitStack())
+        load: Callable[[Path], Any] = load_warm
+        if batching is not None:
+            batcher = Batcher(batching)
+            closing.callback(batcher.close)
+            load = lambda directory: batcher.wrap(load_warm(directory))  # noqa: E731
+        manager = ModelManager(load, poll_seconds, allow_labels_for_unavailable)
+        closing.callback(manager.close, timeout=0.1)  # the grace is over by then
+        roots = [*map(Path, allow_reload_from), *(model.base_path for model in chosen.values())]
+        core = ServerCore(manager, limits, metrics, roots)
+        if metrics is not None:
+            manager.on_change.append(metrics.model_state)
+        # Ports are taken before the models are loaded, which takes long.
+        grpc_server = GrpcServer(core, host, port, workers, tls, health)
+        undo.callback(grpc_server.stop, None)
+        rest = None
+        if rest_port is not None:
+            rest = _rest_server(core, host, rest_port, tls, metrics_path)
+            undo.callback(rest.stop, 0.0)
+        manager.start(chosen)
+        if config_poll_seconds > 0:
+            poller = ConfigPoller(_config_file(models), manager, config_poll_seconds)
+            poller.start()
+            closing.callback(poller.close)
+        warn_if_open(host, tls is not None, rest is not None and (tls is None or tls.files is None))
+        if rest is not None:
+            rest.start()
+        grpc_server.start()
+        undo.pop_all()
+    return Server(core, grpc_server, rest, closing)
 
 
-def _listen(grpc_server: Any, host: str, port: int) -> str:
-    """Takes a port; clients wait there until the server starts."""
-    try:
-        bound = grpc_server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {host}:{port}: is another server there, or no such address here?") from error
-    return f"{host}:{bound}"
+def _models(
+    model_dir: str | Path | None,
+    name: str | None,
+    version: int | None,
+    models: str | Path | Mapping[str, ModelConfig] | None,
+) -> dict[str, ModelConfig]:
+    if (model_dir is None) == (models is None):
+        raise ValueError("serve takes a model's folder, or a config of models: one of them")
+    if model_dir is not None:
+        find_version(model_dir, version)
+        folder = Path(model_dir).resolve()
+        policy = VersionPolicy() if version is None else VersionPolicy(latest=None, specific=frozenset({version}))
+        return {name or folder.name: ModelConfig(name or folder.name, folder, policy)}
+    if name is not None or version is not None:
+        raise ValueError("name and version go with one model's folder; a config of models names its own")
+    return dict(models) if isinstance(models, Mapping) else read_models(_config_file(models))
 
 
-def _abort(context: Any, error: RequestError) -> NoReturn:
-    context.abort(getattr(grpc.StatusCode, error.code, grpc.StatusCode.UNKNOWN), str(error)[:_MESSAGE_LIMIT])
-    raise AssertionError("abort raises")
+def _config_file(models: Any) -> str | Path:
+    if not isinstance(models, (str, Path)):
+        raise ValueError("config_poll_seconds goes with a models.config, a file")
+    return models
 
 
-def _prediction_service(server: Server) -> Any:
-    from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
+def _rest_server(core: ServerCore, host: str, port: int, tls: ServerTls | None, metrics_path: str | None) -> Any:
+    from tfmmrank.serving.rest import RestServer
 
-    class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
-            response = predict_pb2.PredictResponse()
-            try:
-                server.predict(request, response, context.time_remaining())
-            except RequestError as error:
-                _abort(context, error)
-            return response
-
-        def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-            response = get_model_metadata_pb2.GetModelMetadataResponse()
-            try:
-                server.metadata(request, response)
-            except RequestError as error:
-                _abort(context, error)
-            return response
-
-    return PredictionService()
-
-
-def _model_service(server: Server) -> Any:
-    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
-
-    class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-        def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-            response = get_model_status_pb2.GetModelStatusResponse()
-            try:
-                server.status(request, response)
-            except RequestError as error:
-                _abort(context, error)
-            return response
-
-    return ModelService()
+    options: dict[str, Any] = {} if metrics_path is None else {"metrics_path": metrics_path}
+    if tls is not None and tls.files is not None:
+        certificate, key, ca = tls.files
+        options.update(certificate=certificate, private_key=key, client_ca=ca)
+    return RestServer(core, core.metrics, host, port, **options)

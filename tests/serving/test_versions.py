@@ -7,17 +7,24 @@ import shutil
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from tests.serving.small_model import write_version
 from tfmmrank.export import RequestError
+from tfmmrank.serving import serve
 from tfmmrank.serving.config_poller import ConfigPoller
 from tfmmrank.serving.core import ServerCore
 from tfmmrank.serving.manager import ModelManager
 from tfmmrank.serving.model_config import ModelConfig, VersionPolicy, read_models
+from tfmmrank.stack import tf
 
 pytestmark = pytest.mark.embedded_only
 ALL = VersionPolicy(latest=None)
@@ -236,6 +243,34 @@ def test_memory_of_an_unloaded_version_is_given_back(start, tmp_path, small_mode
     until(lambda: session() is None)  # at once: variables and tables are the session's
     gc.collect()
     assert graph() is None
+
+
+def test_no_request_fails_while_versions_are_swapped(tmp_path):
+    """Every answer is a version's own: 3 times its number."""
+    folder = tmp_path / "small"
+    write_version(folder / "1", scale=1.0)
+    request = PredictRequest(model_spec=spec("small"))
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([[3.0]]))
+    answers, done = [], threading.Event()
+    with serve(folder, port=0, poll_seconds=0.02) as server, grpc.insecure_channel(server.address) as channel:
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+
+        def ask():
+            while not done.is_set():
+                response = predict(request, timeout=60)
+                answers.append((response.model_spec.version.value, response.outputs["y"].float_val[0]))
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask) for _ in range(4)]
+            for version in (2, 3, 4):
+                write_version(folder / "new", scale=float(version)).rename(folder / str(version))
+                until(lambda current=version: server.version == current or any(one.done() for one in asking))
+                before = len(answers)
+                until(lambda seen=before: len(answers) > seen + 20 or any(one.done() for one in asking))
+            done.set()
+            assert [one.result() for one in asking] == [None] * 4
+    assert {version for version, _ in answers} == {1, 2, 3, 4}
+    assert all(value == 3.0 * version for version, value in answers)
 
 
 def test_a_failed_load_keeps_no_memory(start, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,11 +198,15 @@ class ModelManager:
         with self._loading:
             for name in list(self._loaded):
                 self._unload(name, keep=[])
+        leaving = list(self._unloading.values())
+        end = None if timeout is None else time.monotonic() + timeout
+        for thread in leaving:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
         with self._changed:
-            self._changed.wait_for(lambda: not self._unloading, timeout)
             self._impatient = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._unloading)
+        for thread in leaving:  # to its end: Python must not exit while a session is being freed
+            thread.join()
 
     def _take_over(self, models: Mapping[str, ModelConfig]) -> None:
         with self._loading:
@@ -285,8 +290,8 @@ class ModelManager:
             self._set(VersionState(model, version, "UNLOADING"))
             # A thread of its own: a request that runs for long must not keep other versions from being loaded.
             thread = threading.Thread(target=self._finish, args=(leaving,), name="unload", daemon=True)
-            with self._changed:
-                self._unloading[model, version] = thread
+            self._unloading = {key: other for key, other in self._unloading.items() if other.is_alive()}
+            self._unloading[model, version] = thread
             thread.start()
 
     def _finish(self, leaving: LoadedVersion) -> None:
@@ -294,9 +299,6 @@ class ModelManager:
             self._changed.wait_for(lambda: not leaving.holders or self._impatient)
         leaving.servable.close()
         self._set(VersionState(leaving.model, leaving.version, "END"))
-        with self._changed:
-            del self._unloading[leaving.model, leaving.version]
-            self._changed.notify_all()
 
     def _set(self, state: VersionState) -> None:
         with self._changed:

@@ -6,6 +6,8 @@ import threading
 from typing import Any
 
 import numpy as np
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -16,7 +18,6 @@ from tensorflow_serving.apis import (
 
 from tfmmrank.export.servable import RequestError, Servable
 from tfmmrank.serving.tensors import read_tensor, write_tensor
-from tfmmrank.stack import tf
 
 
 class ModelCore:
@@ -89,13 +90,14 @@ class ScriptedCore:
         self.gate.set()
 
     def signature(self, spec):
-        types = {"": {"x": "DT_FLOAT"}, "text": {"s_bytes": "DT_STRING"}, "describe": {}}
-        if spec.signature_name not in types:
+        inputs = {
+            "": {"x": {"dtype": types_pb2.DT_FLOAT}},
+            "text": {"s_bytes": {"dtype": types_pb2.DT_STRING}},
+            "describe": {},
+        }
+        if spec.signature_name not in inputs:
             raise RequestError("FAILED_PRECONDITION", "Serving signature key not found.")
-        definition = tf.compat.v1.saved_model.signature_def_utils.build_signature_def()
-        for name, dtype in types[spec.signature_name].items():
-            definition.inputs[name].dtype = tf.dtypes.as_dtype(getattr(tf.dtypes, dtype[3:].lower())).as_datatype_enum
-        return spec.signature_name or "serving_default", definition
+        return spec.signature_name or "serving_default", SignatureDef(inputs=inputs[spec.signature_name])
 
     def predict(self, request, timeout=None):
         self._begin(request, timeout)

@@ -13,6 +13,7 @@ from tfmmrank.serving.tensors import type_name
 from tfmmrank.stack import tf
 
 _LARGEST_INTEGER = {np.dtype(np.float32): 2**24 - 1, np.dtype(np.float64): 2**53 - 1}  # as TF Serving draws the line
+_MOST_AXES = 32  # numpy's, before 2.0
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
@@ -110,6 +111,8 @@ def _flatten(name: str, value: Any) -> tuple[list[int], list[Any]]:
     shape: list[int] = []
     values = [value]
     while values and isinstance(values[0], list):
+        if len(shape) == _MOST_AXES:
+            raise invalid(f'input "{name}": lists in lists of more than {_MOST_AXES} levels')
         size = len(values[0])
         if {*map(type, values)} != {list} or {*map(len, values)} != {size}:
             index = next(i for i, v in enumerate(values) if not isinstance(v, list) or len(v) != size)

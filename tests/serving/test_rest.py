@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.serving.rest_core import ModelCore, ScriptedCore
 from tests.serving.served_shop import TOLERANCE
 from tfmmrank.export.servable import RequestError
+from tfmmrank.serving.metrics import ServingMetrics
 from tfmmrank.serving.rest_handler import RestHandler
 
 
@@ -305,6 +306,33 @@ class TestBodies:
         assert ask(handler, packed[:100_000], encoding="gzip") == (413, {"error": "the body has more than 1000 bytes"})
         assert ask(handler, b" " * 1001)[0] == 413
         assert ask(handler, b'{"inputs": 1}'.ljust(1000))[0] == 200
+
+
+class TestMetrics:
+    COUNT = ":tensorflow:serving:request_count"
+
+    def test_predictions_are_counted_and_the_page_shows_them(self, core):
+        handler = RestHandler(core, ServingMetrics())
+        ask(handler, {"inputs": 1}, "/v1/models/my%20shop:Predict")
+        ask(handler, {}, "/v1/models/my%20shop:predict")
+        core.failure = RuntimeError("broken")
+        ask(handler, {"examples": [{}]}, "/v1/models/my%20shop:regress")
+        get(handler, "/v1/models/my%20shop")  # a probe, which would dilute the share of failures
+        response = handler.answer("GET", "/monitoring/prometheus/metrics?debug=1")
+        assert (response.status, response.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        counts = [line for line in response.body.decode().splitlines() if line.startswith(self.COUNT)]
+        assert counts == [
+            f'{self.COUNT}{{model_name="my shop",status="{status}"}} 1.0'
+            for status in ("OK", "INVALID_ARGUMENT", "INTERNAL")
+        ]
+        latency = ':tensorflow:serving:request_latency_count{API="predict",entrypoint="REST",model_name="my shop"} 1.0'
+        assert latency in response.body.decode()
+
+    def test_the_page_may_lie_elsewhere(self, core):
+        handler = RestHandler(core, ServingMetrics(), metrics_path="/metrics")
+        assert handler.answer("GET", "/metrics").status == 200
+        assert handler.answer("POST", "/metrics").status == 404
+        assert handler.answer("GET", "/monitoring/prometheus/metrics").status == 404
 
 
 JSON_VALUES = st.recursive(

@@ -121,6 +121,14 @@ class TestLimits:
             ("POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n{}", 400),
             ("POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: x\r\n\r\n{}", 400),
             ("POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: 50\r\n\r\n{}", 400),
+            ("POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+            ("POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: 2\r\n 3\r\n\r\n{}", 400),
+            ("POST /v1/models/m:predict HTTP/1.1\r\n Content-Length: 2\r\n\r\n{}", 400),
+            (
+                "POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n"
+                "2\r\n{}\r\n0\r\n\r\n",
+                400,
+            ),
             ("POST /v1/models/m:predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
             ("POST /v1/models/m:predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}", 400),
             ("POST /v1/models/m:predict HTTP/1.1\r\nTransfer-Encoding: br\r\n\r\n", 501),

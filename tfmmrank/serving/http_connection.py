@@ -26,6 +26,7 @@ _HEADERS = 64 << 10  # bytes of a request's line and headers
 _QUEUED = 256  # connections that wait for a thread; further ones get 503
 _OPEN = 1000  # connections kept open between requests
 _DRAINED = 16 << 20  # bytes of a refused body that are read, so that its sender sees why
+_DRAIN_SECONDS = 2.0
 
 
 class TlsAdapter(BuiltinSSLAdapter):
@@ -88,15 +89,29 @@ class _BoundedReader(StreamReader):
         self.bytes_read = 0
 
 
+def _read_headers(rfile: Any, headers: dict[bytes, bytes]) -> None:
+    """Reads a request's headers, stricter than Cheroot: of what a proxy may read otherwise, nothing is guessed."""
+    while (line := rfile.readline()) != b"\r\n":
+        name, colon, value = line.partition(b":")
+        if not line.endswith(b"\r\n"):
+            raise ValueError("HTTP requires CRLF terminators")
+        if not colon or not name or name != name.strip():
+            raise ValueError("Illegal header line.")
+        name = name.title()
+        headers[name] = headers[name] + b", " + value.strip() if name in headers else value.strip()
+
+
 class Request(HTTPRequest):
     """A request whose faults are told in JSON."""
 
+    header_reader = staticmethod(_read_headers)
+
     def read_request_headers(self) -> bool:
-        """Reads the headers; a length that is no plain number is refused, which Cheroot would take for one."""
+        """Reads the headers; refused is a body whose length is not told by one plain number, or by chunks."""
         if not super().read_request_headers():
             return False
-        length = self.inheaders.get(b"Content-Length")
-        if length is not None and not length.isdigit():
+        length = self.inheaders.get(b"Content-Length", b"0")
+        if not length.isdigit() or (b"Content-Length" in self.inheaders and b"Transfer-Encoding" in self.inheaders):
             self.simple_response("400 Bad Request", "Malformed Content-Length Header.")
             return False
         return True
@@ -112,7 +127,7 @@ class Request(HTTPRequest):
         self.close_connection = self.sent_headers = True
         with contextlib.suppress(OSError):  # the client may be gone
             self.conn.socket.sendall(head.encode("latin-1") + body)
-            if str(status).startswith("413"):
+            if str(status).startswith(("413", "414")):  # much may be on its way
                 self.conn.drain()
 
 
@@ -143,6 +158,7 @@ class Connection(HTTPConnection):
     def drain(self) -> None:
         """Reads what the client still sends: a connection closed before that would lose the answer."""
         self.socket.shutdown(socket.SHUT_WR)
+        self._input.start_request(_DRAIN_SECONDS, 0)
         left = _DRAINED
         while left > 0:
             self.socket.settimeout(self._input.seconds_left())

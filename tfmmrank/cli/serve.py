@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,26 @@ _PORT = click.IntRange(0, 65535)
     type=click.IntRange(1),
     help="Requests answered at once over gRPC.",
 )
+@click.option(
+    "--result-cache", envvar="TFMMRANK_RESULT_CACHE", show_envvar=True, metavar="WHERE",
+    help="Keep answers to frequent requests: memory, or redis://HOST:PORT/0 (with a password, by the variable).",
+)  # fmt: skip
+@click.option(
+    "--result-cache-mb", default=64.0, show_default=True, type=click.FloatRange(0, min_open=True),
+    help="What a cache in memory may take.",
+)  # fmt: skip
+@click.option("--request-log", type=_FOLDER, help="Keep a sample of requests in this folder, for tfmmrank drift.")
+@click.option(
+    "--request-log-rate", default=0.01, show_default=True, type=click.FloatRange(0, 1), help="Share of requests kept."
+)
+@click.option(
+    "--request-log-key-file", type=_FILE,
+    help="The key that ids and texts are hashed with. Default: that in $TFMMRANK_LOG_KEY.",
+)  # fmt: skip
+@click.option(
+    "--request-log-plain-text", multiple=True, metavar="INPUT",
+    help="An input whose text is kept as it is, instead of hashed. Repeatable.",
+)  # fmt: skip
 @click.option("--max-message-bytes", type=click.IntRange(1), help="Longest gRPC request. Default: 2 GB.")
 @click.option("--max-candidates", type=click.IntRange(1), help="Most items in one request. Default: no limit.")
 @click.option(
@@ -154,6 +175,10 @@ def _arguments(
             options["max_message_bytes"], options["max_candidates"], options["max_concurrent_requests"]
         ),
         **_monitoring(options["monitoring_config_file"], options["rest_api_port"]),
+        "result_cache": _result_cache(options["result_cache"], options["result_cache_mb"]),
+        "request_log": _request_log(
+            *(options[f"request_log{part}"] for part in ("", "_rate", "_key_file", "_plain_text"))
+        ),
     }  # fmt: skip
 
 
@@ -179,6 +204,23 @@ def _tls(ssl_config: Path | None, certificate: Path | None, key: Path | None, ca
     if certificate is None or key is None:
         raise click.UsageError("TLS takes both --tls-certificate and --tls-key")
     return ServerTls.from_files(certificate, key, ca)
+
+
+def _result_cache(where: str | None, max_mb: float) -> Any:
+    from tfmmrank.serving.result_cache import open_cache
+
+    return None if where is None else open_cache(where, max_mb)
+
+
+def _request_log(folder: Path | None, rate: float, key_file: Path | None, plain_text: Sequence[str]) -> Any:
+    from tfmmrank.serving.log_privacy import read_key
+    from tfmmrank.serving.request_log import RequestLog
+
+    if folder is None:
+        if key_file is not None or plain_text:
+            raise click.UsageError("--request-log-key-file and --request-log-plain-text go with --request-log")
+        return None
+    return RequestLog(folder, read_key(key_file), rate, plain_text)
 
 
 def _monitoring(file: Path | None, rest_port: int | None) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from tfmmrank.serving import example_inference as examples
 from tfmmrank.serving.limits import Gate, Limits
 from tfmmrank.serving.manager import LoadedVersion, ModelManager
 from tfmmrank.serving.model_config import ModelConfig, models_of
+from tfmmrank.serving.request_log import RequestLog
+from tfmmrank.serving.result_cache import CachedRuns
 from tfmmrank.serving.tensors import read_tensor, write_tensor
 
 
@@ -30,6 +32,8 @@ class ServerCore:
         metrics: a ``ServingMetrics``, or None.
         reload_roots: folders that a reload may take models from. A reload names paths of this machine, so that it may
             open nothing else.
+        cached: runs models, and keeps what they answer; None: each request is run.
+        request_log: is offered every answered Predict request; None: none is kept.
 
     Raises:
         RequestError: by every method, for a request that cannot be answered.
@@ -41,8 +45,11 @@ class ServerCore:
         limits: Limits | None = None,
         metrics: Any | None = None,
         reload_roots: Sequence[Path] = (),
+        cached: CachedRuns | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         self.manager, self.metrics = manager, metrics
+        self._cached, self._request_log = cached, request_log
         self.limits = limits or Limits()
         self.gate = Gate(self.limits.concurrent_requests)
         self._reload_roots = [Path(root).resolve() for root in reload_roots]
@@ -63,6 +70,8 @@ class ServerCore:
                 write_tensor(response.outputs[output], value)
             _fill_spec(response.model_spec, version, name)
         self._observe_ranking(version.model, name, inputs, outputs)
+        if self._request_log is not None:
+            self._request_log.record(version.model, version.version, name, request, response)
         return response
 
     def classify(self, request: Any, timeout: float | None = None) -> Any:
@@ -196,6 +205,8 @@ class ServerCore:
             raise RequestError("DEADLINE_EXCEEDED", "the deadline had passed before the request was run")
         began = time.perf_counter()
         try:
+            if self._cached is not None:
+                return self._cached.run(version, signature, inputs, outputs, timeout)
             return version.servable.run(signature, inputs, outputs, timeout)
         finally:
             if self.metrics is not None:

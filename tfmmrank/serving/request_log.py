@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +99,7 @@ class RequestLog:
         self._counts = dict.fromkeys(LogCounts._fields, 0)
         self._changed = threading.Condition()
         self._closing = False
+        self.on_outcome: Callable[[str, str], None] | None = None  # told (model, "written" or "dropped")
         self._thread = threading.Thread(target=self._write_all, name="request log", daemon=True)
         self._thread.start()
 
@@ -124,12 +125,15 @@ class RequestLog:
                 return
             self._counts["sampled"] += 1
             full = len(self._waiting) >= self.max_waiting or self._waiting_bytes + size > self.max_waiting_bytes
-            if full or self._closing:
+            dropped = full or self._closing
+            if dropped:
                 self._counts["dropped_queue"] += 1
-                return
-            self._waiting.append(_Entry(model, version, signature, request, response, int(time.time()), size))
-            self._waiting_bytes += size
-            self._changed.notify()
+            else:
+                self._waiting.append(_Entry(model, version, signature, request, response, int(time.time()), size))
+                self._waiting_bytes += size
+                self._changed.notify()
+        if dropped:
+            self._tell(model, "dropped")
 
     @property
     def counts(self) -> LogCounts:
@@ -186,6 +190,11 @@ class RequestLog:
         with self._changed:
             self._waiting_bytes -= entry.size  # only now: until here it took the memory
             self._counts[outcome] += 1
+        self._tell(entry.model, "written" if outcome == "written" else "dropped")
+
+    def _tell(self, model: str, outcome: str) -> None:
+        if self.on_outcome is not None:
+            self.on_outcome(model, outcome)
 
     def _log_of(self, entry: _Entry) -> Any:
         log = self._redactor.predict_log(entry.request, entry.response)

@@ -11,7 +11,7 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -159,6 +159,7 @@ class CachedRuns:
 
     def __init__(self, cache: ResultCache, max_answer_bytes: int = 1 << 20) -> None:
         self.cache, self.max_answer_bytes = cache, max_answer_bytes
+        self.on_look_up: Callable[[str, str], None] | None = None  # told (model, "hit" or "miss")
 
     def run(
         self,
@@ -182,6 +183,8 @@ class CachedRuns:
         """
         key = answer_key(loaded.model, loaded.version, loaded.servable.fingerprint, signature, inputs, output_filter)
         kept = self.cache.get(key)
+        if self.on_look_up is not None:
+            self.on_look_up(loaded.model, "miss" if kept is None else "hit")
         if kept is not None:
             return unpack_arrays(kept)
         outputs = loaded.servable.run(signature, inputs, output_filter, timeout)

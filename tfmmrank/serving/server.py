@@ -21,6 +21,8 @@ from tfmmrank.serving.grpc_services import GrpcServer
 from tfmmrank.serving.limits import Limits
 from tfmmrank.serving.manager import ModelManager, load_warm
 from tfmmrank.serving.model_config import ModelConfig, VersionPolicy, read_models
+from tfmmrank.serving.request_log import RequestLog
+from tfmmrank.serving.result_cache import CachedRuns, ResultCache
 from tfmmrank.serving.tls import ServerTls, warn_if_open
 
 
@@ -115,6 +117,8 @@ def serve(
     limits: Limits | None = None,
     metrics: Any | None = None,
     metrics_path: str | None = None,
+    result_cache: ResultCache | None = None,
+    request_log: RequestLog | None = None,
     health: bool = True,
 ) -> Server:
     """Loads models, replays their warm-up requests and starts to serve them.
@@ -140,6 +144,8 @@ def serve(
         limits: what is refused; default: nothing.
         metrics: a ``ServingMetrics`` that is told of requests and models, and shown by the REST API.
         metrics_path: where; default: TensorFlow Serving's ``/monitoring/prometheus/metrics``.
+        result_cache: keeps answers to frequent requests, by version; closed with the server. Default: none is kept.
+        request_log: keeps a sample of requests; closed with the server. Default: none is kept.
         health: whether to answer ``grpc.health.v1.Health``.
 
     Raises:
@@ -163,9 +169,13 @@ def serve(
         manager = ModelManager(load, poll_seconds, allow_labels_for_unavailable)
         closing.callback(manager.close, timeout=0.1)  # the grace is over by then
         roots = [*map(Path, allow_reload_from), *(model.base_path for model in chosen.values())]
-        core = ServerCore(manager, limits, metrics, roots)
+        cached = None if result_cache is None else CachedRuns(result_cache)
+        for kept in (result_cache, request_log):
+            if kept is not None:
+                closing.callback(kept.close)
+        core = ServerCore(manager, limits, metrics, roots, cached, request_log)
         if metrics is not None:
-            manager.on_change.append(metrics.model_state)
+            _watch(metrics, manager, cached, request_log)
         # Ports are taken before the models are loaded, which takes long.
         grpc_server = GrpcServer(core, host, port, workers, tls, health)
         undo.callback(grpc_server.stop, None)
@@ -184,6 +194,15 @@ def serve(
         grpc_server.start()
         undo.pop_all()
     return Server(core, grpc_server, rest, closing)
+
+
+def _watch(metrics: Any, manager: ModelManager, cached: CachedRuns | None, request_log: RequestLog | None) -> None:
+    """Has what is counted elsewhere told to the metrics."""
+    manager.on_change.append(metrics.model_state)
+    if cached is not None:
+        cached.on_look_up = metrics.observe_cache
+    if request_log is not None:
+        request_log.on_outcome = metrics.observe_log
 
 
 def _models(

@@ -1,0 +1,39 @@
+"""A server with a result cache, a request log and metrics: each is told of what passes."""
+
+import urllib.request
+
+import numpy as np
+import pytest
+
+from tfmmrank.data.example_lists import read_records
+from tfmmrank.serving import Client, serve
+
+pytestmark = pytest.mark.embedded_only
+
+
+def test_cached_answers_logged_requests_and_their_counts(served, tmp_path):
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    from tfmmrank.serving.metrics import ServingMetrics
+    from tfmmrank.serving.request_log import RequestLog
+    from tfmmrank.serving.result_cache import MemoryCache
+
+    cache, log = MemoryCache(1 << 20), RequestLog(tmp_path / "log", b"k" * 32, rate=1.0)
+    options = {"result_cache": cache, "request_log": log, "metrics": ServingMetrics()}
+    with serve(served.model_dir, port=0, rest_port=0, **options) as server:
+        with Client(server.address, "tiny", timeout=60) as client:
+            answers = [client.rank("red shoe", ["i1", "i2", "nothing"]) for _ in range(3)]
+            other = client.rank("red shoe", ["i2", "i1", "nothing"])
+        with urllib.request.urlopen(f"http://{server.rest_address}/monitoring/prometheus/metrics") as page:
+            text = page.read().decode()
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer.scores, answers[0].scores)
+    assert other.item_ids[-1] == "nothing"
+    assert (cache.counts.hits, cache.counts.misses) == (2, 2)
+    assert 'tfmmrank_result_cache_total{model_name="tiny",result="hit"} 2.0' in text
+    assert 'tfmmrank_ranked_items_total{model_name="tiny",signature="rank"} 12.0' in text
+    files = list((tmp_path / "log").glob("*"))
+    assert [file.suffix for file in files if file.name.endswith(".partial")] == []
+    logs = [PredictionLog.FromString(record) for file in files for record in read_records(file)]
+    assert [each.log_metadata.model_spec.name for each in logs] == ["tiny"] * 4
+    assert all(b"nothing" not in each.SerializeToString() for each in logs)

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from tests.serving.served_shop import TOLERANCE
+from tests.serving.served_shop import assert_table_scores
 from tfmmrank.stack import tf
 
 
@@ -82,7 +82,7 @@ def test_predict_answers_a_stock_client(stubs, now):
     assert (response.model_spec.name, response.model_spec.version.value) == ("tiny", 1)
     assert response.model_spec.signature_name == "serving_default"
     scores = tf.make_ndarray(response.outputs["scores"])
-    np.testing.assert_allclose(scores[0], now.predicted[0], rtol=0, atol=TOLERANCE)
+    assert_table_scores(scores[0], now.predicted[0])
     assert response.outputs["scores"].float_val  # float_val, not tensor_content, unless a flag asks for it
     assert tf.make_ndarray(response.outputs["known"]).all()
 
@@ -120,9 +120,9 @@ def test_models_and_versions_that_are_not_there(stubs, now):
 
 def test_signatures_and_inputs_that_do_not_fit(stubs, now):
     predict = stubs[0].Predict
-    assert refusal(predict, make_request(now, signature="classify")) == (
+    assert refusal(predict, make_request(now, signature="cluster")) == (
         "FAILED_PRECONDITION",
-        'Serving signature key "classify" not found.',
+        'Serving signature key "cluster" not found.',
     )
     assert refusal(predict, make_request(now, num_items=None, season=None)) == (
         "INVALID_ARGUMENT",
@@ -200,7 +200,8 @@ def test_metadata(stubs):
     assert response.metadata["signature_def"].Unpack(signatures)
     found = signatures.signature_def
     assert {name for name in found if not name.startswith("__")} == {
-        "serving_default", "rank", "rank_features", "predict_elwc", "regress", "embed_query", "embed_items",
+        "serving_default", "rank", "rank_features", "predict_elwc", "regress", "classify", "embed_query", "embed_items",
+        "describe",
     }  # fmt: skip
     assert set(found["rank"].inputs) == {"query", "season", "user age", "item_ids", "num_items"}
     assert set(found["serving_default"].inputs) == set(found["rank"].inputs)
@@ -211,6 +212,9 @@ def test_metadata(stubs):
     assert found["regress"].method_name == "tensorflow/serving/regress"
     assert list(found["regress"].inputs) == ["inputs"]
     assert list(found["regress"].outputs) == ["outputs"]
+    assert found["classify"].method_name == "tensorflow/serving/classify"
+    assert list(found["classify"].outputs) == ["scores"]
+    assert found["classify"].inputs["inputs"] == found["regress"].inputs["inputs"]  # one tensor, for MultiInference
     assert found["rank"].method_name == "tensorflow/serving/predict"
     request.metadata_field.append("assets")
     assert refusal(stubs[0].GetModelMetadata, request)[1] == "Metadata field assets is not supported"
@@ -246,7 +250,7 @@ def test_many_at_once(server, client, now):
         thread.join()
     assert not faults
     for q, ranked in answers.items():
-        np.testing.assert_allclose(ranked.scores, np.sort(now.predicted[q])[::-1], rtol=0, atol=TOLERANCE)
+        assert_table_scores(ranked.scores, np.sort(now.predicted[q])[::-1])
 
 
 def test_port_in_use_is_told(served, server):
@@ -295,4 +299,4 @@ def test_sigterm_lets_running_requests_finish(process, now):
     assert len(codes) == 4
     assert set(codes) <= {"UNAVAILABLE", "CANCELLED"}
     for scores in answered:
-        np.testing.assert_allclose(scores, np.sort(now.predicted[0])[::-1], rtol=0, atol=TOLERANCE)
+        assert_table_scores(scores, np.sort(now.predicted[0])[::-1])

@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from tfmmrank.export.exporter import export
     from tfmmrank.export.op_check import UnknownOpError, check_ops
     from tfmmrank.export.servable import RequestError, Servable
+    from tfmmrank.export.signatures import UNKNOWN_SCORE
     from tfmmrank.export.versions import find_version, versions_of
 
 _HOMES = {
     "export": "exporter", "UnknownOpError": "op_check", "check_ops": "op_check", "RequestError": "servable",
-    "Servable": "servable", "find_version": "versions", "versions_of": "versions",
+    "Servable": "servable", "UNKNOWN_SCORE": "signatures", "find_version": "versions", "versions_of": "versions",
 }  # fmt: skip
 
-__all__ = ["RequestError", "Servable", "UnknownOpError", "check_ops", "export", "find_version", "versions_of"]
+__all__ = [
+    "UNKNOWN_SCORE", "RequestError", "Servable", "UnknownOpError", "check_ops", "export", "find_version", "versions_of",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

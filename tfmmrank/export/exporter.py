@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tfmmrank.atomic import replace_directory
-from tfmmrank.export.item_table import ItemTable
+from tfmmrank.export.description import describe, description_json, write_description
+from tfmmrank.export.item_table import ItemTable, current_slots
+from tfmmrank.export.item_tokens import encode_catalogue
 from tfmmrank.export.op_check import check_ops
 from tfmmrank.export.raw_inputs import RawColumns
 from tfmmrank.export.servable import Servable
-from tfmmrank.export.signatures import REGRESS, Signatures
+from tfmmrank.export.signature_defs import correct_signatures
+from tfmmrank.export.signatures import Signatures
 from tfmmrank.export.versions import choose_version
 from tfmmrank.export.warmup import replay_warmup, warmup_requests, write_warmup
 from tfmmrank.stack import tf
+from tfmmrank.tokens import Tokens
 
-DESCRIPTION_FILE = "assets.extra/tfmmrank.json"
-_REGRESS_METHOD = "tensorflow/serving/regress"
+Encode = Callable[[Path], dict[str, Tokens]]
 
 
 def export(
@@ -48,37 +50,65 @@ def export(
 
     Raises:
         ValueError: for a version that exists, a folder of something else, a ranker that is not adapted, computes in
-            half precision or reads columns that the dataset lacks, or an item id with a line break.
+            half precision or reads columns that the dataset lacks, an item id with a line break, or an item of which a
+            tower gives numbers beyond float16's range.
         UnknownOpError: when stock TF Serving could not run the model.
         RequestError: when the model does not answer a warm-up request.
     """
-    model_dir = Path(model_dir)
-    target = model_dir / str(choose_version(model_dir, version))
+    target = Path(model_dir) / str(choose_version(model_dir, version))
     columns = RawColumns.of(ranker)
     ranker.columns_in(data)
     _check_precision(ranker)
-    has_catalogue = len(data.catalogue) > 0
-    with replace_directory(target) as aside, tempfile.TemporaryDirectory() as scratch:
-        ids_file = Path(scratch) / "item_ids.txt"
-        table = ItemTable(ranker, data, columns, ids_file, progress) if has_catalogue else None
-        signatures = Signatures(ranker, columns, table)
-        functions = signatures.build()
-        _save(ranker, table, functions, aside)
-        _correct_signatures(aside, signatures.arguments.renamed)
-        ops = check_ops(aside)
-        write_warmup(warmup_requests(data, columns, functions), aside, model_dir.resolve().name)
-        description = _describe(ranker, data, functions, ops)
-        (aside / DESCRIPTION_FILE).write_text(
-            json.dumps({**description, **(facts or {})}, ensure_ascii=False, indent=1), "utf-8"
-        )
-        servable = Servable(aside)
-        try:
-            replay_warmup(servable)
-        finally:
-            servable.close()
-        if target.exists():  # another export was faster; its version may already be served
-            raise ValueError(f"{target}: was written by another process meanwhile; export again")
+
+    def encode(folder: Path) -> dict[str, Tokens]:
+        return encode_catalogue(ranker, data, folder, progress)
+
+    with replace_directory(target) as aside:
+        write_version(ranker, data, columns, encode, aside, target, facts or {})
     return target
+
+
+def write_version(
+    ranker: Any,
+    data: Any,
+    columns: RawColumns,
+    encode: Encode,
+    directory: Path,
+    target: Path,
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes a version into a directory and checks that it answers.
+
+    Args:
+        ranker: the ``Ranker``.
+        data: the ``Prepared`` dataset.
+        columns: what the ranker reads.
+        encode: makes the items' tokens, by item tower, with files in the folder that it is given.
+        directory: where to write.
+        target: the directory's place when all is done.
+        facts: JSON values to keep in the description.
+    """
+    scratch = directory / "scratch"  # on the models' own disk: a temporary folder may be memory
+    scratch.mkdir()
+    description = describe(ranker, data)
+    table = None
+    if len(data.catalogue):
+        table = ItemTable(data.catalogue.ids, encode(scratch), current_slots(data, columns), scratch)
+    signatures = Signatures(ranker, columns, table, description_json(description))
+    functions = signatures.build()
+    _save(ranker, table, functions, directory)
+    shutil.rmtree(scratch)
+    names = correct_signatures(directory, signatures.arguments.renamed)
+    ops = check_ops(directory)
+    write_warmup(warmup_requests(data, columns, names), directory, target.parent.resolve().name)
+    write_description(directory, {**description, "signatures": names, "ops": sorted(ops), **facts})
+    servable = Servable(directory)
+    try:
+        replay_warmup(servable)
+    finally:
+        servable.close()
+    if target.exists():  # another export was faster; its version may already be served
+        raise ValueError(f"{target}: was written by another process meanwhile; export again")
 
 
 def _check_precision(ranker: Any) -> None:
@@ -110,38 +140,3 @@ def _resources(ranker: Any, functions: Iterable[Any]) -> list[Any]:
             if not isinstance(child, tf.Variable) and id(getattr(child, "resource_handle", None)) in captured:
                 found[id(child)] = child
     return list(found.values())
-
-
-def _correct_signatures(directory: Path, renamed: Mapping[str, str]) -> None:
-    """Gives inputs their true names, and ``regress`` the method name that TF Serving's Regress API asks for."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    file = directory / "saved_model.pb"
-    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    for meta_graph in model.meta_graphs:
-        for name, signature in meta_graph.signature_def.items():
-            if name == REGRESS:
-                signature.method_name = _REGRESS_METHOD
-            for argument in set(signature.inputs) & set(renamed):
-                signature.inputs[renamed[argument]].CopyFrom(signature.inputs[argument])
-                del signature.inputs[argument]
-    file.write_bytes(model.SerializeToString(deterministic=True))
-    # It holds a checksum of the file as it was; optional, and only read for usage metrics.
-    (directory / "fingerprint.pb").unlink(missing_ok=True)
-
-
-def _describe(ranker: Any, data: Any, functions: Mapping[str, Any], ops: set[str]) -> dict[str, Any]:
-    """What a person or a client may want to know of the model."""
-    return {
-        "ranker": ranker.name,
-        "towers": {
-            tower.name: {"side": tower.side, "columns": tower.columns, "dim": tower.dim} for tower in ranker.towers
-        },
-        "fusion": type(ranker.fusion).__name__,
-        "columns": {side: dict(getattr(ranker.columns, side)) for side in ("query", "item", "slot")},
-        "num_items": len(data.catalogue),
-        "parameters": sum(int(variable.shape.num_elements()) for variable in ranker.weights),
-        "signatures": sorted(functions),
-        "tensorflow": tf.__version__,
-        "ops": sorted(ops),
-    }

@@ -1,0 +1,93 @@
+"""The signatures' own work, op by op: who takes part in a list, and what is computed how often."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import encode_picture
+from tests.serving.served_shop import shake
+from tests.tiny_shop import ServedShop, as_bytes, make_recipe
+from tfmmrank.export import UNKNOWN_SCORE
+from tfmmrank.export.item_table import ItemTable, current_slots
+from tfmmrank.export.item_tokens import encode_catalogue
+from tfmmrank.export.raw_inputs import RawColumns
+from tfmmrank.export.signatures import Signatures
+from tfmmrank.ranker import PADDING_SCORE
+from tfmmrank.stack import tf
+from tfmmrank.training import build_ranker
+
+# Attention over five places adds in another order than over three: float32, of scores of size 1. Observed: 2e-7.
+TOLERANCE = 1e-5
+
+MODEL = {
+    "dim": 8,
+    "towers": {
+        "query": {"kind": "text", "side": "query", "columns": ["query"], "vocab_size": 60, "max_tokens": 6},
+        "title": {"kind": "text", "columns": ["title"], "share": "query", "max_tokens": 6},
+        "facts": {"kind": "behaviour", "columns": ["price", "brand"], "categorical": ["brand"]},
+        "past": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]},
+    },
+    "fusion": {"kind": "mean"},
+    "cross": {"layers": 1, "deep": [8]},
+    "context": {"heads": 1, "head_size": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return ServedShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=8)
+
+
+@pytest.fixture(scope="module")
+def signatures(shop, tmp_path_factory):
+    ranker = build_ranker(make_recipe(MODEL), shop)
+    shake(ranker.build_from_columns())
+    columns, folder = RawColumns.of(ranker), tmp_path_factory.mktemp("table")
+    tokens = encode_catalogue(ranker, shop, folder, progress=False)
+    table = ItemTable(shop.catalogue.ids, tokens, current_slots(shop, columns), folder)
+    return Signatures(ranker, columns, table, '{"a": 1}')
+
+
+def ask(signatures, *lists, query=b"red shoe"):
+    """Scores and known ids of lists, padded to the longest."""
+    ids = np.full((len(lists), max(map(len, lists))), b"i0", object)
+    for row, items in zip(ids, lists, strict=True):
+        row[: len(items)] = as_bytes(items)
+    inputs = {"query": as_bytes([query] * len(lists)), "item_ids": ids, "num_items": [len(items) for items in lists]}
+    out = signatures.rank({name: tf.constant(value) for name, value in inputs.items()})
+    return out["scores"].numpy(), out["known"].numpy()
+
+
+def test_an_unknown_id_takes_no_part_in_list_context(signatures):
+    without, _ = ask(signatures, ["i1", "i2", "i3"])
+    scores, known = ask(signatures, ["i1", "nobody", "i2", "nor me", "i3"])
+    np.testing.assert_array_equal(scores[0, [1, 3]], np.float32(UNKNOWN_SCORE))
+    np.testing.assert_array_equal(known, [[True, False, True, False, True]])
+    np.testing.assert_allclose(scores[0, [0, 2, 4]], without[0], atol=TOLERANCE)
+    fewer, _ = ask(signatures, ["i1", "i2"])
+    assert np.abs(fewer - without[:, :2]).max() > 100 * TOLERANCE  # a known one does take part
+
+
+def test_nobody_known_and_nobody_asked(signatures):
+    scores, known = ask(signatures, ["nobody", "i1"], ["x", "y"], [])
+    assert np.isfinite(scores).all()
+    assert scores[1].tolist() == [UNKNOWN_SCORE] * 2
+    assert scores[2].tolist() == [PADDING_SCORE] * 2
+    assert known.tolist() == [[False, True], [False, False], [False, False]]
+
+
+def test_by_id_the_query_is_encoded_once_and_no_item_is(signatures, monkeypatch):
+    seen = []
+    encode = signatures.ranker.encode_query
+
+    def encode_query(features, training):
+        seen.append({name: value.shape[0] for name, value in features.items()})
+        return encode(features, training)
+
+    monkeypatch.setattr(signatures.ranker, "encode_query", encode_query)
+    monkeypatch.setattr(signatures.ranker, "encode_items", None)  # not to be called
+    ask(signatures, ["i1", "i2", "i3"], ["i4"])
+    assert seen == [{"query/query/ids": 2}]  # two queries, whatever the number of their items
+
+
+def test_describe_needs_no_input(signatures):
+    assert signatures.describe({})["description"].numpy() == b'{"a": 1}'

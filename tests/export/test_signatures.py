@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.conftest import encode_picture
-from tests.serving.served_shop import shake
-from tests.tiny_shop import ServedShop, as_bytes, make_recipe
+from tests.export.small_shop import make_ranker, make_shop
+from tests.tiny_shop import as_bytes
 from tfmmrank.export import UNKNOWN_SCORE
 from tfmmrank.export.item_table import ItemTable, current_slots
 from tfmmrank.export.item_tokens import encode_catalogue
@@ -13,37 +12,22 @@ from tfmmrank.export.raw_inputs import RawColumns
 from tfmmrank.export.signatures import Signatures
 from tfmmrank.ranker import PADDING_SCORE
 from tfmmrank.stack import tf
-from tfmmrank.training import build_ranker
 
 # Attention over five places adds in another order than over three: float32, of scores of size 1. Observed: 2e-7.
 TOLERANCE = 1e-5
 
-MODEL = {
-    "dim": 8,
-    "towers": {
-        "query": {"kind": "text", "side": "query", "columns": ["query"], "vocab_size": 60, "max_tokens": 6},
-        "title": {"kind": "text", "columns": ["title"], "share": "query", "max_tokens": 6},
-        "facts": {"kind": "behaviour", "columns": ["price", "brand"], "categorical": ["brand"]},
-        "past": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]},
-    },
-    "fusion": {"kind": "mean"},
-    "cross": {"layers": 1, "deep": [8]},
-    "context": {"heads": 1, "head_size": 8},
-}
-
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    return ServedShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=8)
+    return make_shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
 def signatures(shop, tmp_path_factory):
-    ranker = build_ranker(make_recipe(MODEL), shop)
-    shake(ranker.build_from_columns())
+    ranker = make_ranker(shop)
     columns, folder = RawColumns.of(ranker), tmp_path_factory.mktemp("table")
-    tokens = encode_catalogue(ranker, shop, folder, progress=False)
-    table = ItemTable(shop.catalogue.ids, tokens, current_slots(shop, columns), folder)
+    items = encode_catalogue(ranker, shop, columns, folder, progress=False)
+    table = ItemTable(shop.catalogue.ids, items.tokens, current_slots(shop, columns), folder)
     return Signatures(ranker, columns, table, '{"a": 1}')
 
 

@@ -13,12 +13,13 @@ import numpy as np
 DESCRIPTION_FILE = "assets.extra/tfmmrank.json"
 
 
-def describe(ranker: Any, data: Any) -> dict[str, Any]:
+def describe(ranker: Any, data: Any, weights: str) -> dict[str, Any]:
     """What is known of a version before it is written, as JSON values.
 
     Args:
         ranker: the ``Ranker``.
         data: the ``Prepared`` dataset whose catalogue goes into the version.
+        weights: how the towers' weights are kept.
     """
     from tfmmrank.stack import tf
 
@@ -33,6 +34,7 @@ def describe(ranker: Any, data: Any) -> dict[str, Any]:
         "columns": {side: dict(getattr(ranker.columns, side)) for side in ("query", "item", "slot")},
         "num_items": len(data.catalogue),
         "parameters": sum(int(variable.shape.num_elements()) for variable in ranker.weights),
+        "weights": weights,
         "tensorflow": tf.__version__,
     }
 
@@ -48,11 +50,11 @@ def ranker_digest(ranker: Any) -> str:
     return digest.hexdigest()
 
 
-def write_description(directory: Path, description: Mapping[str, Any]) -> None:
-    """Writes a version's description."""
+def write_description(directory: Path, description: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Writes a version's description, and what else is to be kept with it."""
     file = directory / DESCRIPTION_FILE
     file.parent.mkdir(exist_ok=True)
-    file.write_text(description_json(description), "utf-8")
+    file.write_text(description_json({**description, "facts": sorted(facts), **facts}), "utf-8")
 
 
 def description_json(description: Mapping[str, Any]) -> str:
@@ -73,3 +75,9 @@ def read_description(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{directory}: was not written by `tfmmrank export` ({file} is missing)") from error
     except ValueError as error:
         raise ValueError(f"{file}: is damaged ({error}); export the version again") from error
+
+
+def facts_of(directory: Path) -> dict[str, Any]:
+    """What was kept with a version's description."""
+    description = read_description(directory)
+    return {name: description[name] for name in description["facts"]}

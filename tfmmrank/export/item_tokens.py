@@ -5,18 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from tfmmrank.data.feature_rows import DIGEST, digests_of
 from tfmmrank.data.feature_store import item_features
+from tfmmrank.export.raw_inputs import RawColumns
 from tfmmrank.stack import tf
 from tfmmrank.tokens import Tokens
 
 BATCH = 256  # items encoded at once
+DIGESTS_FILE = "assets.extra/item_digests.npy"
+_READ = 1024  # items read at once
 
 Batch = tuple[np.ndarray, dict[str, np.ndarray]]
+
+
+class Items(NamedTuple):
+    """What a version holds of its items, by row.
+
+    Attributes:
+        tokens: by item tower.
+        digests: of what the towers read of each item, 16 bytes ``[N]``: equal digests, equal tokens.
+    """
+
+    tokens: dict[str, Tokens]
+    digests: np.ndarray
 
 
 class TokenFiles:
@@ -89,8 +105,8 @@ def encode(ranker: Any, batches: Iterable[Batch], files: TokenFiles, total: int,
             bar.update(len(rows))
 
 
-def encode_catalogue(ranker: Any, data: Any, folder: Path, progress: bool) -> dict[str, Tokens]:
-    """Tokens of every item, by item tower, from the feature store."""
+def encode_catalogue(ranker: Any, data: Any, columns: RawColumns, folder: Path, progress: bool) -> Items:
+    """Tokens of every item, in files of a folder, from the feature store."""
     files = TokenFiles(folder, data.catalogue.ids)
     features = {
         f"item/{tower.name}/{name}": array
@@ -100,7 +116,27 @@ def encode_catalogue(ranker: Any, data: Any, folder: Path, progress: bool) -> di
     if features:
         size = len(files.ids)
         encode(ranker, _in_order(features, size), files, size, progress)
-    return files.tokens
+    return Items(files.tokens, item_digests(data, columns, progress))
+
+
+def item_digests(data: Any, columns: RawColumns, progress: bool) -> np.ndarray:
+    """Digests ``[N]`` of the raw values that the item towers read."""
+    names = [column.name for column in columns.item]
+    digests, start = np.full(len(data.catalogue), b"nothing is read", DIGEST), 0
+    with tqdm(total=len(digests), desc="digest items", unit="item", disable=not progress, leave=False) as bar:
+        for raw in data.catalogue.batches(_READ, columns=names) if names else ():
+            part = digests_of([raw[name] for name in names])
+            digests[start : start + len(part)] = part
+            start += len(part)
+            bar.update(len(part))
+    return digests
+
+
+def write_digests(digests: np.ndarray, directory: Path) -> None:
+    """Keeps the items' digests in a version."""
+    file = directory / DIGESTS_FILE
+    file.parent.mkdir(exist_ok=True)
+    np.save(file, digests)
 
 
 def _in_order(features: Mapping[str, np.ndarray], size: int) -> Iterator[Batch]:

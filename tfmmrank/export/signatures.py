@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tfmmrank.export.item_table import ItemTable
@@ -23,10 +24,19 @@ class Signatures:
         columns: its columns.
         table: the item table; None where there is no catalogue, and then there is no ``rank``.
         description: what ``describe`` answers.
+        while_traced: a context in which the functions are traced.
     """
 
-    def __init__(self, ranker: Any, columns: RawColumns, table: ItemTable | None, description: str) -> None:
+    def __init__(
+        self,
+        ranker: Any,
+        columns: RawColumns,
+        table: ItemTable | None,
+        description: str,
+        while_traced: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.ranker, self.columns, self.table, self.description = ranker, columns, table, description
+        self._while_traced = while_traced
         self.arguments = Arguments((*columns.query, *columns.places))
 
     def build(self) -> dict[str, Any]:
@@ -54,7 +64,8 @@ class Signatures:
 
     def _function(self, body: Callable[[Mapping[str, Any]], dict[str, Any]], specs: Mapping[str, Any]) -> Any:
         def traced(**arguments: Any) -> dict[str, Any]:
-            return body(self.arguments.inputs(arguments))
+            with self._while_traced():
+                return body(self.arguments.inputs(arguments))
 
         return tf.function(traced, autograph=False).get_concrete_function(**self.arguments.specs(specs))
 

@@ -92,8 +92,9 @@ class _Small:
             kept, scale = quantise(values, axis)
             self._scale = tf.Variable(scale, trainable=False)
         else:
-            half = values.astype(np.float16)
-            kept = half if np.isfinite(half).all() else values
+            with np.errstate(over="ignore"):
+                half = values.astype(np.float16)
+            kept = half if np.isfinite(half).all() else values  # beyond float16's range
         self._kept = tf.Variable(kept, trainable=False)
 
     def value(self) -> Any:

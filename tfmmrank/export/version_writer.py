@@ -17,6 +17,7 @@ from tfmmrank.export.servable import Servable
 from tfmmrank.export.signature_defs import correct_signatures
 from tfmmrank.export.signatures import Signatures
 from tfmmrank.export.small_weights import SmallWeights
+from tfmmrank.export.statistics import copy_statistics, training_statistics, write_statistics
 from tfmmrank.export.versions import choose_version
 from tfmmrank.export.warmup import replay_warmup, warmup_requests, write_warmup
 from tfmmrank.stack import tf
@@ -77,7 +78,7 @@ class VersionWriter:
             if previous is not None:
                 facts = {**facts_of(previous), **facts}
             write_description(aside, {**description, "signatures": names, "ops": sorted(ops)}, facts)
-            self._try(aside)
+            self._try(aside, previous)
             if target.exists():  # another export was faster; its version may already be served
                 raise ValueError(f"{target}: was written by another process meanwhile; export again")
         return target
@@ -98,11 +99,15 @@ class VersionWriter:
         shutil.rmtree(scratch)
         return signatures.arguments.renamed
 
-    def _try(self, directory: Path) -> None:
+    def _try(self, directory: Path, previous: Path | None) -> None:
         """Loads it as TF Serving does, and asks it."""
         servable = Servable(directory)
         try:
             replay_warmup(servable)
+            if previous is None:
+                write_statistics(directory, training_statistics(self.data, self.columns, servable))
+            else:
+                copy_statistics(previous, directory)
         finally:
             servable.close()
 

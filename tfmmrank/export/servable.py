@@ -156,8 +156,7 @@ def _fingerprint(directory: Path) -> str:
     for file in (*files, *sorted((directory / "assets").glob("*"))):
         if file.is_file():
             digest.update(f"{file.name} {file.stat().st_size}".encode())
-            with open(file, "rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 

@@ -350,4 +350,5 @@ def test_a_tower_and_a_fusion_of_ones_own_train_export_and_serve(shop, capsys, t
     ids = data.catalogue.ids[lists.item_rows[lists.of(0)]]
     with serve(tmp_path / "models" / "mine", port=0) as server, Client(server.address, "mine", timeout=60) as client:
         ranked = client.rank("anything", ids)
-    np.testing.assert_allclose(ranked.scores, expected[ranked.order], atol=1e-5)
+    # The item table's float16 has 11 bits: relative to the largest score.
+    np.testing.assert_allclose(ranked.scores, expected[ranked.order], rtol=0, atol=2e-3 * np.abs(expected).max())

@@ -81,6 +81,6 @@ def test_every_op_is_known_to_tensorflow_serving(directory):
 def test_the_model_holds_no_frozen_weight_twice(servable, ranker, directory):
     """Query and title share one encoder."""
     weights = sum(weight.numpy().nbytes for weight in ranker.weights)
-    table = 41 * 4 * 16 * (11 + 1)  # tokens of the title and the picture, in float32
+    table = 40 * (2 * 16 + 1) * (11 + 1)  # tokens of the title and the picture in float16, and their masks
     variables = sum(file.stat().st_size for file in (directory / "variables").iterdir())
     assert variables < weights + table + 20_000  # names

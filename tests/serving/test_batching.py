@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.serving.served_shop import TOLERANCE
+from tests.serving.served_shop import assert_table_scores
 from tests.serving.test_versions import until
 from tfmmrank.export import RequestError, Servable
 from tfmmrank.serving import Client, serve
@@ -245,7 +245,7 @@ def test_lists_of_all_lengths_get_the_scores_they_have_alone(served, now, batche
     assert min(now.size(q) for q in range(len(now))) < longest
     for q, output in enumerate(outputs):
         assert output["scores"].shape == (1, longest)  # cut on dimension 0 only: the rest is the client's to cut
-        np.testing.assert_allclose(output["scores"][0, : now.size(q)], now.predicted[q], rtol=0, atol=TOLERANCE)
+        assert_table_scores(output["scores"][0, : now.size(q)], now.predicted[q])
         assert not output["known"][0, now.size(q) :].any()
     servable.close()
 
@@ -258,5 +258,4 @@ def test_a_batching_server_ranks_as_one_without(served, now, pool):
     ):
         answers = [pool.submit(client.rank, now.query(q), now.ids(q), **now.context(q)) for q in range(len(now))]
         for q, answer in enumerate(answers):
-            expected = np.sort(now.predicted[q])[::-1]
-            np.testing.assert_allclose(answer.result().scores, expected, rtol=0, atol=TOLERANCE)
+            assert_table_scores(answer.result().scores, np.sort(now.predicted[q])[::-1])

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tests.serving.served_shop import TOLERANCE
+from tests.serving.served_shop import TOLERANCE, assert_table_scores
 from tfmmrank.data.example_lists import set_features
 from tfmmrank.export.warmup import present
 from tfmmrank.stack import tf
@@ -58,7 +58,7 @@ def test_predict_answers_a_stock_client(stubs, now):
     assert (response.model_spec.name, response.model_spec.version.value) == ("tiny", 1)
     assert response.model_spec.signature_name == "serving_default"
     scores = tf.make_ndarray(response.outputs["scores"])
-    np.testing.assert_allclose(scores[0], now.predicted[0], rtol=0, atol=TOLERANCE)
+    assert_table_scores(scores[0], now.predicted[0])
     assert response.outputs["scores"].float_val  # float_val, not tensor_content, unless a flag asks for it
     assert tf.make_ndarray(response.outputs["known"]).all()
 
@@ -96,9 +96,9 @@ def test_models_and_versions_that_are_not_there(stubs, now):
 
 def test_signatures_and_inputs_that_do_not_fit(stubs, now):
     predict = stubs[0].Predict
-    assert refusal(predict, make_request(now, signature="logits")) == (
+    assert refusal(predict, make_request(now, signature="cluster")) == (
         "FAILED_PRECONDITION",
-        'Serving signature key "logits" not found.',
+        'Serving signature key "cluster" not found.',
     )
     assert refusal(predict, make_request(now, num_items=None, season=None)) == (
         "INVALID_ARGUMENT",
@@ -175,8 +175,9 @@ def test_metadata(stubs):
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)
     found = signatures.signature_def
-    assert {name for name in found if not name.startswith("__")} >= {
-        "serving_default", "rank", "rank_features", "predict_elwc", "regress", "embed_query", "embed_items",
+    assert {name for name in found if not name.startswith("__")} == {
+        "serving_default", "rank", "rank_features", "predict_elwc", "regress", "classify", "embed_query", "embed_items",
+        "describe",
     }  # fmt: skip
     assert set(found["rank"].inputs) == {"query", "season", "user age", "item_ids", "num_items"}
     assert set(found["serving_default"].inputs) == set(found["rank"].inputs)
@@ -187,6 +188,9 @@ def test_metadata(stubs):
     assert found["regress"].method_name == "tensorflow/serving/regress"
     assert list(found["regress"].inputs) == ["inputs"]
     assert list(found["regress"].outputs) == ["outputs"]
+    assert found["classify"].method_name == "tensorflow/serving/classify"
+    assert list(found["classify"].outputs) == ["scores"]
+    assert found["classify"].inputs["inputs"] == found["regress"].inputs["inputs"]  # one tensor, for MultiInference
     assert found["rank"].method_name == "tensorflow/serving/predict"
     request.metadata_field.append("assets")
     assert refusal(stubs[0].GetModelMetadata, request)[1] == "Metadata field assets is not supported"
@@ -250,7 +254,7 @@ def test_many_at_once(client, now):
         thread.join()
     assert not faults
     for q, ranked in answers.items():
-        np.testing.assert_allclose(ranked.scores, np.sort(now.predicted[q])[::-1], rtol=0, atol=TOLERANCE)
+        assert_table_scores(ranked.scores, np.sort(now.predicted[q])[::-1])
 
 
 @pytest.mark.embedded_only

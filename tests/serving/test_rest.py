@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.serving.rest_core import ModelCore, ScriptedCore
-from tests.serving.served_shop import TOLERANCE
+from tests.serving.served_shop import TOLERANCE, assert_table_scores
 from tfmmrank.export.servable import RequestError
 from tfmmrank.serving.metrics import ServingMetrics
 from tfmmrank.serving.rest_handler import RestHandler
@@ -65,7 +65,7 @@ class TestModel:
         assert status == 200
         assert len(lists) > 1
         for q, prediction in zip(lists, answer["predictions"], strict=True):
-            np.testing.assert_allclose(prediction["scores"], now.predicted[q], rtol=0, atol=TOLERANCE)
+            assert_table_scores(prediction["scores"], now.predicted[q])
             assert prediction["known"] == [True] * now.size(q)
 
     def test_columns_have_the_scores_that_the_model_has(self, model, now):
@@ -73,7 +73,7 @@ class TestModel:
         context = {name: [value] for name, value in as_text(now.context(0)).items()}
         status, answer = ask(model, {"inputs": {**inputs, **context}}, "/V1/Models/tiny/Versions/1:PREDICT")
         assert status == 200
-        np.testing.assert_allclose(answer["outputs"]["scores"][0], now.predicted[0], rtol=0, atol=TOLERANCE)
+        assert_table_scores(answer["outputs"]["scores"][0], now.predicted[0])
 
     def test_pictures_in_base64_and_missing_numbers(self, model, then):
         q = next(q for q in range(len(then)) if any(np.isnan(item["price"]) for item in then.items(q)))

@@ -194,8 +194,9 @@ def test_more_connections_than_may_wait_are_told_so(core, monkeypatch):
         waiting.request("POST", PATH, b'{"inputs": 2}')
         while server._http.requests.qsize < 1:
             threading.Event().wait(0.01)
-        with connect(server) as refused:
-            assert post(refused)[0] == 503
+        with open_socket(server) as refused:
+            refused.sendall(b"GET /v1/models/tiny HTTP/1.1\r\nHost: here\r\n\r\n")  # in one piece: nothing comes after
+            assert refused.recv(100).startswith(b"HTTP/1.1 503 ")
         core.gate.set()
         assert answer(running) == (200, {"outputs": 2.0})
         assert answer(waiting) == (200, {"outputs": 4.0})

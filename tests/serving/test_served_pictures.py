@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.picture_kinds import animated_webp, picture_kinds
-from tests.serving.served_shop import TOLERANCE, shake
+from tests.serving.served_shop import TOLERANCE, assert_table_scores, shake
 from tfmmrank.data import prepare
 from tfmmrank.data.feature_store import item_features
 from tfmmrank.export import export
@@ -105,10 +105,11 @@ def test_scores_of_the_originals_are_those_of_predict(prepared, ranker, tmp_path
         by_id = client.rank("picture test", [item["item_id"] for item in items])
         without = client.rank_features("picture test", [{"item_id": "i0", "picture": b""}])
         refused = client.rank_features("picture test", [{"picture": content} for content in REFUSED])
-    for ranked in (raw, by_id):
-        scores = np.empty(len(KINDS), np.float32)
-        scores[ranked.order] = ranked.scores
-        np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+    scores = np.empty(len(KINDS), np.float32)
+    scores[raw.order] = raw.scores
+    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+    scores[by_id.order] = by_id.scores
+    assert_table_scores(scores, expected)
     assert np.unique(expected.round(4)).size > len(KINDS) // 2  # pictures, and nothing else, tell the items apart
     assert abs(without.scores[0] - expected[0]) > 100 * TOLERANCE
     np.testing.assert_allclose(refused.scores, without.scores[0], atol=TOLERANCE)  # the server lives, too

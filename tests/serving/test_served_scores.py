@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.serving.served_shop import TOLERANCE
+from tests.serving.served_shop import TOLERANCE, assert_table_scores
+from tfmmrank.export import UNKNOWN_SCORE
 from tfmmrank.export.warmup import present
-from tfmmrank.ranker import PADDING_SCORE, missing_values
+from tfmmrank.ranker import PADDING_SCORE
 from tfmmrank.stack import tf
-from tfmmrank.tokens import Tokens
 
 
 def close(got, expected):
@@ -62,7 +62,7 @@ def test_the_lists_hold_what_is_to_be_tested(now, then):
 def test_rank_one_by_one(client, now):
     for q in range(len(now)):
         ranked = client.rank(now.query(q), now.ids(q), **now.context(q))
-        close(in_request_order(ranked), now.predicted[q])
+        assert_table_scores(in_request_order(ranked), now.predicted[q])
         assert ranked.known.all()
         assert (np.diff(ranked.scores) <= 0).all()
         assert [ranked[i].item_id for i in range(len(ranked))] == [now.ids(q)[i] for i in ranked.order]
@@ -73,7 +73,7 @@ def test_rank_batched_equals_one_by_one(client, now):
     columns = {name: [now.context(q)[name] for q in everything] for name in now.context(0)}
     ranked = client.rank_batch([now.query(q) for q in everything], [now.ids(q) for q in everything], **columns)
     for q in everything:
-        close(in_request_order(ranked[q]), now.predicted[q])
+        assert_table_scores(in_request_order(ranked[q]), now.predicted[q])
 
 
 def test_padding_is_marked_and_changes_nothing(client, now):
@@ -90,33 +90,22 @@ def test_padding_is_marked_and_changes_nothing(client, now):
     }  # fmt: skip
     out = client.predict("", inputs)
     for q in (0, 1):
-        close(out["scores"][q, : now.size(q)], now.predicted[q])
+        assert_table_scores(out["scores"][q, : now.size(q)], now.predicted[q])
         assert (out["scores"][q, now.size(q) :] == np.float32(PADDING_SCORE)).all()
         assert out["known"][q].tolist() == [True] * now.size(q) + [False] * (20 - now.size(q))
 
 
-def test_unknown_ids_are_told_and_scored_as_items_of_which_nothing_is_known(client, served, now):
+def test_unknown_ids_are_told_and_take_no_part(client, now):
     ids = ["never seen", *now.ids(0), "i0 ", ""]
     ranked = client.rank(now.query(0), ids, **now.context(0))
     scores, known = in_request_order(ranked), np.empty(len(ids), bool)
     known[ranked.order] = ranked.known
     assert known.tolist() == [False, *[True] * now.size(0), False, False]
-    close(scores[1:-2], now.predicted[0])
-
-    ranker = served.ranker
-    raw = {name: tf.constant(value[:1]) for name, value in now.lists.queries.items()}
-    items = ranker.preprocess_items(
-        {name: tf.constant(missing_values(kind, (1,))) for name, kind in ranker.columns.item.items()}
-    )
-    slots = ranker.preprocess_slots(
-        {name: tf.constant(missing_values(width, (1,))) for name, width in ranker.columns.slot.items()}
-    )
-    tokens = {name: Tokens(t.values[None], t.mask[None]) for name, t in ranker.encode_items(items).items()}
-    tokens.update(ranker.encode_slots({name: value[None] for name, value in slots.items()}))
-    assert not any(t.mask.numpy().any() for t in tokens.values())
-    query = ranker.encode_query(ranker.preprocess_query(raw))
-    expected = ranker.score(query, tokens, tf.ones([1, 1], tf.bool)).numpy()[0, 0]
-    close(scores[[0, -2, -1]], expected)
+    assert scores[[0, -2, -1]].tolist() == [UNKNOWN_SCORE] * 3
+    assert_table_scores(scores[1:-2], now.predicted[0])
+    nobody = client.rank(now.query(0), ["never seen", "nor this"], **now.context(0))
+    assert nobody.scores.tolist() == [UNKNOWN_SCORE] * 2
+    assert PADDING_SCORE < UNKNOWN_SCORE < scores[1:-2].min()
 
 
 def test_rank_features(client, then):
@@ -162,7 +151,7 @@ def test_predict_elwc_batched_equals_one_by_one(client, then):
         assert (together[q, then.size(q) :] == np.float32(PADDING_SCORE)).all()
 
 
-def test_regress_scores_each_pair(client, then):
+def test_regress_and_classify_score_each_pair(client, then):
     from tensorflow.core.example import example_pb2
 
     for q in (0, 3):
@@ -174,6 +163,9 @@ def test_regress_scores_each_pair(client, then):
         outputs = client.predict("regress", {"inputs": as_bytes(serialized)})["outputs"]
         assert outputs.shape == (then.size(q),)
         close(outputs, then.predicted[q])
+        scores = client.predict("classify", {"inputs": as_bytes(serialized)})["scores"]
+        assert scores.shape == (then.size(q), 1)
+        np.testing.assert_array_equal(scores[:, 0], outputs)
 
 
 @pytest.mark.parametrize("side", ["query", "item"])

@@ -31,7 +31,7 @@ def test_cached_answers_logged_requests_and_their_counts(served, tmp_path):
     assert other.item_ids[-1] == "nothing"
     assert (cache.counts.hits, cache.counts.misses) == (2, 2)
     assert 'tfmmrank_result_cache_total{model_name="tiny",result="hit"} 2.0' in text
-    assert 'tfmmrank_ranked_items_total{model_name="tiny",signature="rank"} 12.0' in text
+    assert 'tfmmrank_ranked_items_total{model_name="tiny",signature_name="rank"} 12.0' in text
     files = list((tmp_path / "log").glob("*"))
     assert [file.suffix for file in files if file.name.endswith(".partial")] == []
     logs = [PredictionLog.FromString(record) for file in files for record in read_records(file)]

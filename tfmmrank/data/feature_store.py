@@ -29,7 +29,7 @@ from tfmmrank.data.feature_rows import DIGEST, FeatureRows, RowWriter, digests_o
 from tfmmrank.stack import tf
 from tfmmrank.towers.base import Tower
 
-_BATCH = 64  # of embed: one shape, so that it is traced once; few enough for pictures in a CPU's memory
+ROWS_AT_ONCE = 64  # of embed: one shape, so that it is traced once; few enough for pictures in a CPU's memory
 _COPIED = 1024  # rows at once
 _LIBRARIES = ("tensorflow", "tensorflow-text", "keras-nlp")  # whose ops preprocess and embed
 _ROOMS = ("encoders", "towers")  # where preprocessing and embedding are written
@@ -169,7 +169,7 @@ def _write(prepared: Any, tower: Tower, home: Home, digests: np.ndarray, writer:
     bar.refresh()
     writer.flush()
     home.remove_leavings(but=writer.folder)  # before the long part: a run killed often leaves one copy, not many
-    for rows, features in _computed(prepared, tower, missing):
+    for rows, features in computed_rows(prepared, tower, missing):
         put(rows, features)
 
 
@@ -185,17 +185,21 @@ def _digests(prepared: Any, tower: Tower, progress: bool) -> np.ndarray:
     return digests
 
 
-def _computed(prepared: Any, tower: Tower, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Preprocesses on the host and embeds on the device; yields rows ``[n]`` and their features ``[n, ...]``."""
+def computed_rows(prepared: Any, tower: Tower, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Features of some rows, computed and not kept; yields rows ``[n]`` and their features ``[n, ...]``.
+
+    Raises:
+        ValueError: when ``tower.embed`` gives something else than features ``[n, ...]`` of n items.
+    """
     if not len(rows):
         return
-    parts = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    parts = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
     kinds = prepared.item_columns
     dataset = tf.data.Dataset.from_generator(
         # The last batch is filled up with its first items.
-        lambda: (prepared.catalogue.rows(np.resize(part, _BATCH), tower.columns) for part in parts),
+        lambda: (prepared.catalogue.rows(np.resize(part, ROWS_AT_ONCE), tower.columns) for part in parts),
         output_signature={
-            name: tf.TensorSpec([_BATCH], tf.float32 if kinds[name] == "numeric" else tf.string)
+            name: tf.TensorSpec([ROWS_AT_ONCE], tf.float32 if kinds[name] == "numeric" else tf.string)
             for name in tower.columns
         },
     )
@@ -205,10 +209,10 @@ def _computed(prepared: Any, tower: Tower, rows: np.ndarray) -> Iterator[tuple[n
         features = {}
         for name, value in embed(batch).items():
             array = value.numpy()
-            if array.shape[:1] != (_BATCH,):
+            if array.shape[:1] != (ROWS_AT_ONCE,):
                 raise ValueError(
-                    f'tower "{tower.name}": embed gave "{name}" of shape {array.shape} for {_BATCH} items; expected '
-                    f"[{_BATCH}, ...], a row an item"
+                    f'tower "{tower.name}": embed gave "{name}" of shape {array.shape} for {ROWS_AT_ONCE} items; '
+                    f"expected [{ROWS_AT_ONCE}, ...], a row an item"
                 )
             if array.dtype.kind not in "biuf":
                 raise ValueError(

@@ -1,71 +1,95 @@
-"""The item table: what the ranker knows of every catalogue item, computed once and looked up by id when serving."""
+"""The item table: what the ranker knows of every catalogue item, looked up by id when serving."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from tfmmrank.data.feature_store import item_features
 from tfmmrank.export.raw_inputs import RawColumns
 from tfmmrank.stack import tf
 from tfmmrank.tokens import Tokens
 
-_BATCH = 256
+IDS_FILE = "item_ids.txt"
 _BREAKS = ("\n", "\r")  # TensorFlow's line reader ends a line at one and drops the other
 
 
 class ItemTable:
     """Tokens of the item towers and current values of the slot columns, by row; ids to rows.
 
-    Row N, one past the catalogue, is the unknown item: its tokens are masked and its numbers missing. The matrices are
-    variables and the ids an asset file, because constants would count against the 2 GB that a graph may have.
+    The matrices are variables and the ids an asset file, because constants would count against the 2 GB that a graph
+    may have. Tokens stay float16 in memory; what is gathered for a request is brought to float32.
 
     Args:
-        ranker: a trained ``Ranker``.
-        data: a ``Prepared`` dataset with a catalogue.
-        columns: the ranker's columns.
-        ids_file: where to write the ids; the file must live until the SavedModel is written.
-        progress: whether to show a progress bar.
+        ids: the items' ids, by row.
+        tokens: by item tower, values float16 ``[N, T, d]`` and mask bool ``[N, T]``; mapped files are not copied.
+        slots: current values by slot column, float32 ``[N]`` or ``[N, width]``.
+        folder: where to write the ids; must live until the SavedModel is written, as must the tokens.
 
     Raises:
-        ValueError: for an id that holds a line break, or a slot column of which the catalogue holds no current values.
+        ValueError: for an id that holds a line break.
     """
 
-    def __init__(self, ranker: Any, data: Any, columns: RawColumns, ids_file: Path, progress: bool = True) -> None:
-        self.size = len(data.catalogue)
-        _write_ids(data.catalogue.ids, ids_file)
+    def __init__(
+        self, ids: Iterable[str], tokens: Mapping[str, Tokens], slots: Mapping[str, np.ndarray], folder: Path
+    ) -> None:
+        _write_ids(ids, folder / IDS_FILE)
         with tf.device("CPU:0"):
             self.rows_of_ids = tf.lookup.StaticHashTable(
                 tf.lookup.TextFileInitializer(
-                    str(ids_file),
+                    str(folder / IDS_FILE),
                     key_dtype=tf.string,
                     key_index=tf.lookup.TextFileIndex.WHOLE_LINE,
                     value_dtype=tf.int64,
                     value_index=tf.lookup.TextFileIndex.LINE_NUMBER,
                 ),
-                default_value=self.size,
+                default_value=-1,
             )
-            self._tokens = _encode_catalogue(ranker, data, self.size, progress)
-            self._slots = _current_slots(data, columns, self.size)
+            self.variables = {name: Tokens(_variable(t.values), _variable(t.mask)) for name, t in tokens.items()}
+            self._slots = {name: tf.Variable(values, trainable=False) for name, values in slots.items()}
 
     def rows(self, ids: Any) -> Any:
-        """Ids, string of any shape, to rows, int64; ``size`` where unknown."""
+        """Ids, string of any shape, to rows, int64; −1 where unknown."""
         return self.rows_of_ids.lookup(ids)
 
     def tokens(self, rows: Any) -> dict[str, Tokens]:
-        """Rows ``[B, L]`` to ``{item tower: Tokens [B, L, T, d]}``."""
+        """Rows ``[B, L]`` to ``{item tower: Tokens [B, L, T, d]}``, float32; those of row −1 are any item's."""
+        rows = tf.maximum(rows, 0)
         return {
-            name: Tokens(tf.gather(tokens.values, rows), tf.gather(tokens.mask, rows))
-            for name, tokens in self._tokens.items()
+            name: Tokens(tf.cast(tf.gather(tokens.values, rows), tf.float32), tf.gather(tokens.mask, rows))
+            for name, tokens in self.variables.items()
         }
 
     def slots(self, rows: Any) -> dict[str, Any]:
-        """Rows ``[B, L]`` to current raw values of the slot columns, ``[B, L]`` or ``[B, L, width]``."""
-        return {name: tf.gather(values, rows) for name, values in self._slots.items()}
+        """Rows ``[B, L]`` to current raw values of the slot columns, ``[B, L]`` or ``[B, L, width]``; −1 as above."""
+        return {name: tf.gather(values, tf.maximum(rows, 0)) for name, values in self._slots.items()}
+
+
+def current_slots(data: Any, columns: RawColumns) -> dict[str, np.ndarray]:
+    """The catalogue's snapshot of each slot column, float32 ``[N]`` or ``[N, width]``.
+
+    Raises:
+        ValueError: for a slot column of which the catalogue holds no current values.
+    """
+    for column in columns.slot:
+        if column.name not in data.snapshot_columns:
+            raise ValueError(
+                f'slot column "{column.name}" has no current values in the catalogue of {data.path}; '
+                f"it has them for: {', '.join(data.snapshot_columns) or 'none'}"
+            )
+    if not columns.slot:
+        return {}
+    size = len(data.catalogue)
+    values = {c.name: np.empty((size, c.width) if c.width > 1 else size, np.float32) for c in columns.slot}
+    start = 0
+    for batch in data.catalogue.batches(4096, columns=list(values)):
+        stop = start + len(next(iter(batch.values())))
+        for name, array in batch.items():
+            values[name][start:stop] = array
+        start = stop
+    return values
 
 
 def _write_ids(ids: Iterable[str], file: Path) -> None:
@@ -79,58 +103,6 @@ def _write_ids(ids: Iterable[str], file: Path) -> None:
             out.write(f"{item}\n")
 
 
-def _encode_catalogue(ranker: Any, data: Any, size: int, progress: bool) -> dict[str, Tokens]:
-    """Runs the item towers over the catalogue, straight into variables of one row more than items."""
-    features = {
-        f"item/{tower.name}/{name}": array
-        for tower in ranker.side("item")
-        for name, array in item_features(data, tower, progress).items()
-    }
-    if not features:
-        return {}
-    encode = tf.function(lambda batch: ranker.encode_items(batch, training=False), autograph=False)
-    table: dict[str, Tokens] = {}
-    bar = tqdm(total=size, desc="encode items", unit="item", disable=not progress, leave=False)
-    for start in range(0, size, _BATCH):
-        stop = min(start + _BATCH, size)
-        # The last batch is filled up with its first rows: one shape, so that the towers are traced once.
-        rows = np.resize(np.arange(start, stop), _BATCH)
-        for name, tokens in encode({key: tf.constant(array[rows]) for key, array in features.items()}).items():
-            if name not in table:
-                table[name] = _empty(name, size + 1, tokens)
-            table[name].values[start:stop].assign(tokens.values[: stop - start])
-            table[name].mask[start:stop].assign(tokens.mask[: stop - start])
-        bar.update(stop - start)
-    bar.close()
-    return table
-
-
-def _empty(name: str, rows: int, like: Tokens) -> Tokens:
-    values = tf.zeros([rows, *like.values.shape[1:]], like.values.dtype)
-    mask = tf.zeros([rows, *like.mask.shape[1:]], tf.bool)
-    return Tokens(
-        tf.Variable(values, trainable=False, name=f"{name}_tokens"),
-        tf.Variable(mask, trainable=False, name=f"{name}_mask"),
-    )
-
-
-def _current_slots(data: Any, columns: RawColumns, size: int) -> dict[str, Any]:
-    """The catalogue's snapshot of each slot column, with a missing row at the end."""
-    for column in columns.slot:
-        if column.name not in data.snapshot_columns:
-            raise ValueError(
-                f'slot column "{column.name}" has no current values in the catalogue of {data.path}; '
-                f"it has them for: {', '.join(data.snapshot_columns) or 'none'}"
-            )
-    if not columns.slot:
-        return {}
-    values = {
-        c.name: np.full((size + 1, c.width) if c.width > 1 else size + 1, np.nan, np.float32) for c in columns.slot
-    }
-    start = 0
-    for batch in data.catalogue.batches(4096, columns=list(values)):
-        stop = start + len(next(iter(batch.values())))
-        for name, array in batch.items():
-            values[name][start:stop] = array
-        start = stop
-    return {name: tf.Variable(array, trainable=False, name=f"{name}_now") for name, array in values.items()}
+def _variable(array: np.ndarray) -> Any:
+    """A variable that shares an array's memory: TensorFlow copies a numpy array, but not what DLPack hands over."""
+    return tf.Variable(tf.experimental.dlpack.from_dlpack(array.__dlpack__()), trainable=False)

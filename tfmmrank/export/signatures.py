@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tfmmrank.export.item_table import ItemTable
@@ -10,7 +11,9 @@ from tfmmrank.export.raw_inputs import Arguments, Column, RawColumns
 from tfmmrank.stack import tf, tfr
 from tfmmrank.tokens import Tokens
 
-REGRESS = "regress"
+# What `rank` scores an item that the table lacks: below any that it has, above padding, and finite, as JSON needs.
+UNKNOWN_SCORE = -1e8
+PAIRS = "regress"  # exported once; `classify` is a second name for its graph
 
 
 class Signatures:
@@ -20,10 +23,20 @@ class Signatures:
         ranker: a trained ``Ranker``.
         columns: its columns.
         table: the item table; None where there is no catalogue, and then there is no ``rank``.
+        description: what ``describe`` answers.
+        while_traced: a context in which the functions are traced.
     """
 
-    def __init__(self, ranker: Any, columns: RawColumns, table: ItemTable | None) -> None:
-        self.ranker, self.columns, self.table = ranker, columns, table
+    def __init__(
+        self,
+        ranker: Any,
+        columns: RawColumns,
+        table: ItemTable | None,
+        description: str,
+        while_traced: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.ranker, self.columns, self.table, self.description = ranker, columns, table, description
+        self._while_traced = while_traced
         self.arguments = Arguments((*columns.query, *columns.places))
 
     def build(self) -> dict[str, Any]:
@@ -40,17 +53,19 @@ class Signatures:
             functions["rank_features"] = self._function(self.rank_features, {**query, **places, **size})
             serialized = tf.TensorSpec([None], tf.string)
             functions["predict_elwc"] = self._function(self.predict_elwc, {"input_ranking_data": serialized})
-            functions[REGRESS] = self._function(self.regress, {"inputs": serialized})
+            functions[PAIRS] = self._function(self.score_pairs, {"inputs": serialized})
         for side in ("query", "item"):
             if self._embeds(side):
                 specs = {column.name: column.spec(1) for column in getattr(columns, side)}
                 name = "embed_query" if side == "query" else "embed_items"
                 functions[name] = self._function(getattr(self, name), specs)
+        functions["describe"] = self._function(self.describe, {})
         return {"serving_default": functions.get("rank", functions.get("rank_features")), **functions}
 
     def _function(self, body: Callable[[Mapping[str, Any]], dict[str, Any]], specs: Mapping[str, Any]) -> Any:
         def traced(**arguments: Any) -> dict[str, Any]:
-            return body(self.arguments.inputs(arguments))
+            with self._while_traced():
+                return body(self.arguments.inputs(arguments))
 
         return tf.function(traced, autograph=False).get_concrete_function(**self.arguments.specs(specs))
 
@@ -61,15 +76,20 @@ class Signatures:
     # -- ranking ------------------------------------------------------------------------------------------------------
 
     def rank(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """By id: query columns ``[B]``, ``item_ids [B, L]``, ``num_items [B]`` to ``scores``, ``known`` ``[B, L]``."""
+        """By id: query columns ``[B]``, ``item_ids [B, L]``, ``num_items [B]`` to ``scores``, ``known`` ``[B, L]``.
+
+        An id that the table lacks takes no part in its list: ``known`` is false, the score ``UNKNOWN_SCORE``, and the
+        other items score as if it were not there, under list context too.
+        """
         assert self.table is not None
         shape = tf.shape(inputs["item_ids"])
         inputs = _checked(inputs, self._checks(inputs, shape))
         rows = self.table.rows(inputs["item_ids"])
-        mask = _slot_mask(inputs["num_items"], shape)
+        asked = _slot_mask(inputs["num_items"], shape)
+        known = (rows >= 0) & asked
         items = {**self.table.tokens(rows), **self._slot_tokens(self.table.slots(rows), shape)}
-        scores = self.ranker.score(self._query_tokens(inputs), items, mask)
-        return {"scores": _as_scores(scores), "known": (rows < self.table.size) & mask}
+        scores = _as_scores(self.ranker.score(self._query_tokens(inputs), items, known))
+        return {"scores": tf.where(asked & ~known, UNKNOWN_SCORE, scores), "known": known}
 
     def rank_features(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """From raw values: query columns ``[B]``, item and slot columns ``[B, L]``, ``num_items`` to ``scores``."""
@@ -95,12 +115,17 @@ class Signatures:
         mask = parsed["list mask"]
         return {"scores": self._score_raw(parsed, mask, tf.shape(mask))}
 
-    def regress(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Serialized tf.Example ``[N]``, each a query with one item, to ``outputs [N]``: TF Serving's Regress API."""
+    def score_pairs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Serialized tf.Example ``[N]``, each a query with one item, to one score each, said twice.
+
+        ``outputs [N]`` is for TF Serving's Regress API, ``scores [N, 1]`` for its Classify API. One graph, because its
+        MultiInference asks that both read the same input tensor.
+        """
         columns = (*self.columns.query, *self.columns.places)
         parsed = tf.io.parse_example(inputs["inputs"], {column.name: column.feature for column in columns})
         shape = tf.stack([tf.size(inputs["inputs"]), 1])
-        return {"outputs": self._score_raw(parsed, tf.fill(shape, True), shape)[:, 0]}
+        scores = self._score_raw(parsed, tf.fill(shape, True), shape)
+        return {"outputs": scores[:, 0], "scores": scores}
 
     def _score_raw(self, raw: Mapping[str, Any], mask: Any, shape: Any) -> Any:
         """Scores ``[B, L]`` of raw values; ``shape`` is (B, L)."""
@@ -162,6 +187,12 @@ class Signatures:
         """Item columns ``[N]`` to ``embedding [N, d]``, of length 1 (0 where all is missing)."""
         inputs = _checked(inputs, _same_length(inputs))
         return {"embedding": _pooled(self.ranker.fused_tokens(self._item_tokens(inputs)))}
+
+    # -- the model itself ---------------------------------------------------------------------------------------------
+
+    def describe(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing to ``description``, a string: what the model reads and knows, in JSON."""
+        return {"description": tf.constant(self.description)}
 
 
 def _checked(inputs: Mapping[str, Any], checks: list[Any]) -> dict[str, Any]:

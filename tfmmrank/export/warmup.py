@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ _RAW_SIZES = (1, 10)  # raw items may carry pictures: a few suffice
 Request = tuple[str, dict[str, np.ndarray]]
 
 
-def warmup_requests(data: Any, columns: RawColumns, signatures: Mapping[str, Any]) -> list[Request]:
+def warmup_requests(data: Any, columns: RawColumns, signatures: Collection[str]) -> list[Request]:
     """Requests for every signature, of the dataset's own queries and items.
 
     Args:
@@ -38,11 +38,12 @@ def warmup_requests(data: Any, columns: RawColumns, signatures: Mapping[str, Any
     if "rank_features" in signatures:
         requests += [("rank_features", sample.rank_features(size)) for size in _RAW_SIZES]
         requests += [("predict_elwc", sample.elwc(size)) for size in _RAW_SIZES]
-        requests.append(("regress", sample.examples(2)))
+        requests += [(name, sample.examples(2)) for name in ("regress", "classify")]
     if "embed_query" in signatures:
         requests.append(("embed_query", sample.query()))
     if "embed_items" in signatures:
         requests.append(("embed_items", {name: value[0] for name, value in sample.places(2, columns.item).items()}))
+    requests.append(("describe", {}))
     return requests
 
 

@@ -1,0 +1,71 @@
+"""A version loaded as TensorFlow Serving loads it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tfmmrank.export import RequestError, Servable
+from tfmmrank.export.description import DESCRIPTION_FILE, ranker_digest
+from tfmmrank.ranker import Ranker
+
+
+def ids(*names):
+    return np.array([[name.encode() for name in names]], object)
+
+
+ASKED = {
+    "query": np.array([b"red shirt"], object), "user age": np.array([np.nan], np.float32),
+    "season": np.array([b""], object), "item_ids": ids("i0", "i1", "i2"), "num_items": np.array([3], np.int32),
+}  # fmt: skip
+
+
+def test_describe_says_what_the_file_says(servable, served):
+    file = json.loads((served.model_dir / "1" / DESCRIPTION_FILE).read_text("utf-8"))
+    found = json.loads(servable.run("describe", {})["description"].item())
+    assert found.items() < file.items()
+    assert found["num_items"] == 40
+    assert found["list_context"] is False
+    assert found["columns"]["slot"] == {"past_impressions": 1, "past_ctr": 1, "age_days": 1}
+    assert file["ndcg@10"] == 0.5
+    assert "classify" in file["signatures"]
+
+
+def test_a_rankers_digest_outlives_saving_and_tells_rankers_apart(served, tmp_path):
+    served.ranker.save_ranker(tmp_path)
+    again = Ranker.load_ranker(tmp_path)
+    digest = ranker_digest(served.ranker)
+    assert ranker_digest(again) == digest
+    kernel = again.cross.head.kernel
+    kernel.assign(kernel + 1e-7)
+    assert ranker_digest(again) != digest
+
+
+def test_the_fingerprint_is_the_contents(served, servable, tmp_path):
+    copy = shutil.copytree(served.model_dir / "1", tmp_path / "5")
+    same = Servable(copy)
+    same.close()
+    assert same.fingerprint == servable.fingerprint
+    names = (copy / "assets" / "item_ids.txt").read_text("utf-8")
+    (copy / "assets" / "item_ids.txt").write_text(names.replace("i0\n", "j0\n"), "utf-8")
+    other = Servable(copy)
+    other.close()
+    assert other.fingerprint != servable.fingerprint
+
+
+def test_a_runs_time_is_bounded(servable):
+    assert servable.run("rank", ASKED, timeout=60.0)["known"].all()
+    long = {**ASKED, "item_ids": np.repeat(ids("i0"), 20_000, 1), "num_items": np.array([20_000], np.int32)}
+    with pytest.raises(RequestError, match="[Tt]imed out") as caught:
+        servable.run("rank", long, timeout=0.001)
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+def test_inputs_that_do_not_fit_are_named(servable):
+    with pytest.raises(RequestError, match=r"Expects arg\[1\] to be int32 but int64 is provided"):
+        servable.run("rank", {**ASKED, "num_items": np.array([3])})
+    with pytest.raises(RequestError, match=r'input "item_ids" has shape \[3\]; expected \[\?, \?\]'):
+        servable.run("rank", {**ASKED, "item_ids": ids("i0", "i1", "i2")[0]})
+    with pytest.raises(RequestError, match="input size does not match signature: 1!=0"):
+        servable.run("describe", {"query": ASKED["query"]})

@@ -27,7 +27,7 @@ STOP = {"at": 0, "how": lambda: None}  # what to do when so many batches were em
 
 
 def _embedded(lengths):
-    if STOP["at"] and len(EMBEDDED) >= STOP["at"] * feature_store._BATCH:
+    if STOP["at"] and len(EMBEDDED) >= STOP["at"] * feature_store.ROWS_AT_ONCE:
         STOP["at"] = 0
         STOP["how"]()
     EMBEDDED.extend(lengths.tolist())
@@ -54,7 +54,7 @@ class Lengths(Tower):
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    monkeypatch.setattr(feature_store, "_BATCH", 4)
+    monkeypatch.setattr(feature_store, "ROWS_AT_ONCE", 4)
     monkeypatch.setattr(feature_store, "_COPIED", 3)
     EMBEDDED.clear()
     STOP["at"] = 0
@@ -329,7 +329,7 @@ KILLED = """
 import os, signal, sys
 import tests.data.test_feature_store as t
 from tfmmrank.data import Prepared
-t.feature_store._BATCH, t.feature_rows.FLUSH_SECONDS = 4, 0
+t.feature_store.ROWS_AT_ONCE, t.feature_rows.FLUSH_SECONDS = 4, 0
 t.stop_after(int(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL))
 t.features_of(Prepared.open(sys.argv[1]))
 """

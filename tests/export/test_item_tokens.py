@@ -35,6 +35,16 @@ def test_rows_are_written_in_any_order_and_read_back_in_float32(tmp_path):
     assert got.mask.shape == (2, 3, 2)
 
 
+def test_a_tower_of_half_precision_stays_one(tmp_path):
+    """A lexical match compares its words with the query's, which must be of one type."""
+    files = TokenFiles(tmp_path, IDS)
+    words = Tokens(np.arange(24).reshape(4, 2, 3).astype(np.float16), np.ones((4, 2), bool))
+    files.write(np.arange(4), "words/match", words)
+    got = ItemTable(IDS, files.tokens, {}, tmp_path).tokens(tf.constant([3]))["words/match"]
+    assert got.values.dtype == tf.float16
+    np.testing.assert_array_equal(got.values[0], words.values[3])
+
+
 def test_the_table_shares_the_files_memory(tmp_path):
     """A table of gigabytes is not copied on its way into the SavedModel."""
     files = TokenFiles(tmp_path, IDS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfmmrank.export.item_tokens import ItemTokens
 from tfmmrank.export.raw_inputs import RawColumns
 from tfmmrank.stack import tf
 from tfmmrank.tokens import Tokens
@@ -20,11 +21,11 @@ class ItemTable:
     """Tokens of the item towers and current values of the slot columns, by row; ids to rows.
 
     The matrices are variables and the ids an asset file, because constants would count against the 2 GB that a graph
-    may have. Tokens stay float16 in memory; what is gathered for a request is brought to float32.
+    may have. Tokens stay float16 in memory; what is gathered for a request is brought back to the tower's own type.
 
     Args:
         ids: the items' ids, by row.
-        tokens: by item tower, values float16 ``[N, T, d]`` and mask bool ``[N, T]``; mapped files are not copied.
+        tokens: by item tower; mapped files are not copied.
         slots: current values by slot column, float32 ``[N]`` or ``[N, width]``.
         folder: where to write the ids; must live until the SavedModel is written, as must the tokens.
 
@@ -33,7 +34,7 @@ class ItemTable:
     """
 
     def __init__(
-        self, ids: Iterable[str], tokens: Mapping[str, Tokens], slots: Mapping[str, np.ndarray], folder: Path
+        self, ids: Iterable[str], tokens: Mapping[str, ItemTokens], slots: Mapping[str, np.ndarray], folder: Path
     ) -> None:
         _write_ids(ids, folder / IDS_FILE)
         with tf.device("CPU:0"):
@@ -47,6 +48,7 @@ class ItemTable:
                 ),
                 default_value=-1,
             )
+            self._dtypes = {name: t.dtype for name, t in tokens.items()}
             self.variables = {name: Tokens(_variable(t.values), _variable(t.mask)) for name, t in tokens.items()}
             self._slots = {name: tf.Variable(values, trainable=False) for name, values in slots.items()}
 
@@ -55,10 +57,10 @@ class ItemTable:
         return self.rows_of_ids.lookup(ids)
 
     def tokens(self, rows: Any) -> dict[str, Tokens]:
-        """Rows ``[B, L]`` to ``{item tower: Tokens [B, L, T, d]}``, float32; those of row −1 are any item's."""
+        """Rows ``[B, L]`` to ``{item tower: Tokens [B, L, T, d]}``; those of row −1 are any item's."""
         rows = tf.maximum(rows, 0)
         return {
-            name: Tokens(tf.cast(tf.gather(tokens.values, rows), tf.float32), tf.gather(tokens.mask, rows))
+            name: Tokens(tf.cast(tf.gather(tokens.values, rows), self._dtypes[name]), tf.gather(tokens.mask, rows))
             for name, tokens in self.variables.items()
         }
 

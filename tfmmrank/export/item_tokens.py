@@ -23,6 +23,20 @@ _READ = 1024  # items read at once
 Batch = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
+class ItemTokens(NamedTuple):
+    """One item tower's tokens by row.
+
+    Attributes:
+        values: float16 ``[N, T, d]``.
+        mask: bool ``[N, T]``.
+        dtype: the tower's own, which a request's rows are brought back to.
+    """
+
+    values: np.ndarray
+    mask: np.ndarray
+    dtype: str
+
+
 class Items(NamedTuple):
     """What a version holds of its items, by row.
 
@@ -31,7 +45,7 @@ class Items(NamedTuple):
         digests: of what the towers read of each item, 16 bytes ``[N]``: equal digests, equal tokens.
     """
 
-    tokens: dict[str, Tokens]
+    tokens: dict[str, ItemTokens]
     digests: np.ndarray
 
 
@@ -47,29 +61,32 @@ class TokenFiles:
         ids: the items' ids by row, to name one in an error.
 
     Attributes:
-        tokens: by item tower, values ``[N, T, d]`` and mask ``[N, T]``.
+        tokens: by item tower.
     """
 
     def __init__(self, folder: Path, ids: np.ndarray) -> None:
         self.folder, self.ids = folder, ids
-        self.tokens: dict[str, Tokens] = {}
+        self.tokens: dict[str, ItemTokens] = {}
 
-    def create(self, name: str, token_shape: tuple[int, ...]) -> Tokens:
+    def create(self, name: str, token_shape: tuple[int, ...], dtype: str) -> ItemTokens:
         """Makes a tower's files, for values ``[N, *token_shape]``. Raises OSError when there is no room."""
         size, place = len(self.ids), len(self.tokens)
-        self.tokens[name] = Tokens(
+        self.tokens[name] = ItemTokens(
             _mapped(self.folder / f"{place}.values", np.float16, (size, *token_shape)),
             _mapped(self.folder / f"{place}.mask", np.bool_, (size, *token_shape[:1])),
+            dtype,
         )
         return self.tokens[name]
 
     def write(self, rows: np.ndarray, name: str, tokens: Tokens) -> None:
-        """Writes a tower's tokens of some rows ``[n]``: values float32 ``[n, T, d]``, mask ``[n, T]``.
+        """Writes a tower's tokens of some rows ``[n]``: values ``[n, T, d]``, mask ``[n, T]``.
 
         Raises:
             ValueError: for a value that float16 does not hold.
         """
-        files = self.tokens[name] if name in self.tokens else self.create(name, tokens.values.shape[1:])
+        if name not in self.tokens:
+            self.create(name, tokens.values.shape[1:], tokens.values.dtype.name)
+        files = self.tokens[name]
         shown = np.where(tokens.mask[..., None], tokens.values, 0)
         with np.errstate(over="ignore"):
             files.values[rows] = halves = shown.astype(np.float16)

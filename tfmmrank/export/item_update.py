@@ -103,7 +103,7 @@ class _Previous:
         self.path = path
         self.description = read_description(path)
         try:
-            self._names: list[str] = self.description["item_tokens"]
+            self._dtypes: dict[str, str] = self.description["item_tokens"]
             self.digests = np.load(path / DIGESTS_FILE, mmap_mode="r")
         except (KeyError, FileNotFoundError) as error:
             raise ValueError(
@@ -125,9 +125,9 @@ class _Previous:
         """Copies tokens of rows ``sources [N]``; −1: none."""
         found = np.flatnonzero(sources >= 0)
         reader = tf.train.load_checkpoint(str(self.path / "variables" / "variables"))
-        for number, name in enumerate(self._names):
+        for number, (name, dtype) in enumerate(self._dtypes.items()):
             values = reader.get_tensor(_key("table_values", number))
-            tokens = files.create(name, values.shape[1:])
+            tokens = files.create(name, values.shape[1:], dtype)
             _copy(values, sources, found, tokens.values)
             del values  # it may be gigabytes
             _copy(reader.get_tensor(_key("table_masks", number)), sources, found, tokens.mask)

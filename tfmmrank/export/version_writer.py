@@ -93,7 +93,7 @@ class VersionWriter:
             items = encode(scratch)
             write_digests(items.digests, directory)
             table = ItemTable(self.data.catalogue.ids, items.tokens, slots, scratch)
-            description["item_tokens"] = list(items.tokens)
+            description["item_tokens"] = {name: tokens.dtype for name, tokens in items.tokens.items()}
         signatures = Signatures(self.ranker, self.columns, table, description_json(description), self._small.in_place)
         _save(self.ranker, table, signatures.build(), directory)
         shutil.rmtree(scratch)

@@ -1,4 +1,4 @@
-# make demo | test | bench | lint: each sets up its own virtual environment first.
+# make demo | test | bench | bench-serving | lint: each sets up its own virtual environment first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 export TF_USE_LEGACY_KERAS := 1
 
-.PHONY: demo test bench lint lock clean
+.PHONY: demo test bench bench-serving lint lock clean
 
 # pip verifies every file of the lock against its hash; the package itself is installed in place.
 $(READY): requirements.lock pyproject.toml
@@ -24,6 +24,10 @@ test: $(READY)
 bench: $(READY)
 	$(BIN)/tfmmrank demo --out demo
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.pages
+
+bench-serving: $(READY)
+	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.pages
 
 lint: $(READY)

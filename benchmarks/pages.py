@@ -1,7 +1,8 @@
-"""Writes figures into the READMEs and docs/quality.md, so that they are what a command printed.
+"""Writes figures into the READMEs and docs/, so that they are what a command printed.
 
-Run as ``python -m benchmarks.pages`` after ``make demo`` and ``python -m benchmarks``. Tables stand between comments
-``NAME: begin`` and ``NAME: end``; a table of which the figures are missing stays as it is, and is told of.
+Run as ``python -m benchmarks.pages`` after ``make demo``, ``python -m benchmarks`` and ``python -m benchmarks.serving``.
+Tables stand between comments ``NAME: begin`` and ``NAME: end``; a table of which the figures are missing stays as it
+is, and is told of.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tfmmrank.evaluation.tables import p_text
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = {"README.md": 0, "README.zh-CN.md": 1}  # and their language
-QUALITY = "docs/quality.md"
+QUALITY, SERVING = "docs/quality.md", "docs/serving.md"
 _DEMO_ROWS = {
     "oracle": ("the truth", "真实相关性（上限）"),
     "model": ("**text + picture + behaviour**", "**文本 + 图片 + 行为**"),
@@ -207,15 +208,15 @@ def _row(found: dict[str, Any], name: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def speed_table(found: dict[str, Any]) -> str:
-    """What training's speed rests on, a line a figure."""
+def figures_table(found: dict[str, Any]) -> str:
+    """A section's figures, a line each."""
     lines = ["| what | figure | value |", "| --- | --- | ---: |"]
     for what, figures in found["figures"].items():
         for number, (figure, value) in enumerate(figures.items()):
             lines.append(f"| {what if number == 0 else ''} | {figure} | {_figure(value)} |")
     seeds = ", ".join(map(str, found["seeds"]))
-    lines += ["", f"Medians of {found['rounds']} rounds in which both ways take turns. Seed {seeds}, "
-              f"{found['machine']}, {found['date']}, {found['minutes']:.0f} minutes."]  # fmt: skip
+    taken = f"Medians of {found['rounds']} rounds in which both ways take turns. " if "rounds" in found else ""
+    lines += ["", f"{taken}Seed {seeds}, {found['machine']}, {found['date']}, {found['minutes']:.0f} minutes."]
     return "\n".join([*lines, ""])
 
 
@@ -242,10 +243,8 @@ def main() -> None:
         _rewrite(ROOT / name, "figures", demo, lambda found, language=language: demo_table(found, language))
         _rewrite(ROOT / name, "real figures", real, lambda found, language=language: real_table(found, language))
     for section, found in results.items():
-        if "systems" in found:
-            _rewrite(ROOT / QUALITY, section, found, systems_table)
-        elif "figures" in found:
-            _rewrite(ROOT / QUALITY, section, found, speed_table)
+        page = SERVING if section.startswith("serving_") else QUALITY
+        _rewrite(ROOT / page, section, found, systems_table if "systems" in found else figures_table)
 
 
 def _rewrite(page: Path, block: str, found: Any, table: Callable[[Any], str]) -> None:

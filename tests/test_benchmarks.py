@@ -160,7 +160,7 @@ def test_speed_needs_no_data_and_becomes_a_table(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "bench" / "speed.json").read_text("utf-8"))
     assert (found["figures"], found["seeds"]) == (figures, [0])
     assert {"machine", "date", "minutes"} < set(found)
-    table = pages.speed_table(found)
+    table = pages.figures_table(found)
     assert (
         "| frozen: titles | lists/s | 1,336 |\n|  | times as fast | 66.4 |\n| xla: text | times as long | 0.759 |"
         in table

@@ -202,7 +202,9 @@ class Server(HTTPServer):
             self.requests.put(conn)
         except queue.Full:
             if self.ssl_adapter is None:  # hands may not have been shaken yet, and this thread must not wait
-                with contextlib.suppress(BlockingIOError):  # what is left unread would reset the connection, answer lost
+                with contextlib.suppress(
+                    BlockingIOError
+                ):  # what is left unread would reset the connection, answer lost
                     conn.socket.recv(_HEADERS, socket.MSG_DONTWAIT)
                 Request(self, conn).simple_response("503 Service Unavailable", "too many connections; try again later")
             conn.close()

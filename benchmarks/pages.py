@@ -1,8 +1,7 @@
 """Writes figures into the READMEs and docs/, so that they are what a command printed.
 
-Run as ``python -m benchmarks.pages`` after ``make demo``, ``python -m benchmarks`` and ``python -m benchmarks.serving``.
-Tables stand between comments ``NAME: begin`` and ``NAME: end``; a table of which the figures are missing stays as it
-is, and is told of.
+Run as ``python -m benchmarks.pages`` after ``make demo``, ``python -m benchmarks`` and ``python -m benchmarks.serving``;
+of what is missing, the table stays as it is. Tables stand between comments ``NAME: begin`` and ``NAME: end``.
 """
 
 from __future__ import annotations

@@ -19,10 +19,6 @@ REST_ADDRESS = os.environ.get("TFMMRANK_SERVING_REST")
 MODEL_DIR = os.environ.get("TFMMRANK_SERVING_MODEL_DIR")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "embedded_only: starts, swaps or configures the embedded server itself")
-
-
 def pytest_runtest_setup(item):
     if ADDRESS and item.get_closest_marker("embedded_only"):
         pytest.skip(f"needs the embedded server; TFMMRANK_SERVING_ADDRESS is {ADDRESS}")

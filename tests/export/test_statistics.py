@@ -6,8 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.tiny_shop import as_bytes
-from tfmmrank.export.statistics import STATISTICS_FILE, describe, histogram, script_shares, shares_of, word_count
+from tests.conftest import encode_picture
+from tests.tiny_shop import ServedShop, as_bytes
+from tfmmrank.export.raw_inputs import Column, RawColumns
+from tfmmrank.export.statistics import (
+    STATISTICS_FILE,
+    describe,
+    histogram,
+    script_shares,
+    shares_of,
+    training_statistics,
+    word_count,
+)
 
 
 def test_bins_hold_equally_many():
@@ -97,3 +107,34 @@ def test_scores_are_those_of_the_training_lists(statistics, servable, served):
     assert len(found["edges"]) == 19
     # A score may stand at an edge, and be rounded to its other side in a list that is padded otherwise.
     np.testing.assert_allclose(np.cumsum(found["shares"]), np.cumsum(shares_of(scores, found["edges"])), atol=0.02)
+
+
+class SlotScores:
+    """A model without a catalogue, whose score is its one slot column."""
+
+    signatures = ("rank_features",)
+
+    def run(self, signature, inputs):
+        assert signature == "rank_features"
+        assert {"past_clicks", "num_items"} <= set(inputs) <= {"query", "past_clicks", "num_items"}
+        return {"scores": inputs["past_clicks"]}
+
+
+def test_without_a_catalogue_lists_are_scored_by_their_features(tmp_path):
+    data = ServedShop(tmp_path, encode_picture, lists=40)
+    columns = RawColumns(query=(Column("query", False),), item=(), slot=(Column("past_clicks", True),))
+    found = training_statistics(data, columns, SlotScores())
+    lists = data.lists("train")
+    assert list(found["columns"]) == ["query", "past_clicks"]
+    assert found["scores"] == {**histogram(lists.slots["past_clicks"], 20), "unknown": 0.0}
+    assert found["columns"]["past_clicks"]["shares"] == histogram(lists.slots["past_clicks"])["shares"]
+
+
+def test_samples_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmmrank.export.statistics.MOST_LISTS", 10)
+    monkeypatch.setattr("tfmmrank.export.statistics.MOST_PLACES", 30)
+    data = ServedShop(tmp_path, encode_picture, lists=40)
+    columns = RawColumns(query=(), item=(Column("image", False),), slot=(Column("past_clicks", True),))
+    found = training_statistics(data, columns, SlotScores())
+    assert (found["lists"], found["places"]) == (10, 30)
+    assert found["columns"]["image"]["kind"] == "picture"

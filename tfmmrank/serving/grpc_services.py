@@ -140,6 +140,8 @@ def _method(api: str, core: ServerCore, answer: Callable[[Any], Any]) -> Any:
 def _answer(api: str, core: ServerCore, answer: Callable[[], Any], request: Any, context: Any) -> Any:
     began, status = time.perf_counter(), "OK"
     try:
+        if not context.is_active():
+            raise RequestError("CANCELLED", "the client has gone")
         return answer()
     except RequestError as error:
         status = error.code

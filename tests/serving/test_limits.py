@@ -16,7 +16,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tests.serving.test_versions import until
 from tfmmrank.export import RequestError
-from tfmmrank.serving import serve
+from tfmmrank.serving import Client, serve
 from tfmmrank.serving.limits import Gate, Limits
 from tfmmrank.stack import tf
 
@@ -152,6 +152,8 @@ def test_metrics_are_told_of_requests_and_models(small_model):
         request = ask(x=[[1.0]])
         request.model_spec.name = "made up"
         refusal(predict, request)
+        with Client(server.address, "small", timeout=60) as client:
+            client.status()  # a probe is no request
     assert metrics.runs == [("Predict", "small")]
     assert metrics.requests == [
         ("Predict", "GRPC", "small", "OK"), ("Predict", "GRPC", "small", "FAILED_PRECONDITION"),
@@ -198,7 +200,7 @@ RUN = """
 import sys, threading, time
 import numpy as np
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tfmmrank.serving import serve
+from tfmmrank.serving import Client, serve
 
 server = serve(sys.argv[1], port=0)
 print(server.address, flush=True)

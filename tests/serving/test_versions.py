@@ -22,6 +22,7 @@ from tfmmrank.export import RequestError
 from tfmmrank.serving import serve
 from tfmmrank.serving.config_poller import ConfigPoller
 from tfmmrank.serving.core import ServerCore
+from tfmmrank.serving.loaded_version import load_warm
 from tfmmrank.serving.manager import ModelManager
 from tfmmrank.serving.model_config import ModelConfig, VersionPolicy, read_models
 from tfmmrank.stack import tf
@@ -230,8 +231,6 @@ def test_a_folder_that_is_away_for_a_moment_changes_nothing(start, tmp_path):
 
 def test_memory_of_an_unloaded_version_is_given_back(start, tmp_path, small_model):
     shutil.copytree(small_model / "1", tmp_path / "m" / "1")
-    from tfmmrank.serving.manager import load_warm
-
     manager = start(ModelConfig("m", tmp_path / "m"), load=load_warm)
     with manager.acquire(spec()) as version:
         session = weakref.ref(version.servable._session)

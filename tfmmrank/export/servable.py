@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfmmrank.export.graph_loading import load_saved_model
 from tfmmrank.export.request_error import RequestError
 from tfmmrank.stack import load, tf
 
@@ -64,7 +65,7 @@ class Servable:
         self.directory = Path(directory)
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         with self._session.graph.as_default(), _without_advice():
-            meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(self.directory))
+            meta_graph = load_saved_model(self._session, self.directory)
         self.signatures: dict[str, Any] = dict(meta_graph.signature_def)
         self._session.graph.finalize()
         self._inputs = {

@@ -13,7 +13,8 @@ from tfmmrank.export.request_error import RequestError
 from tfmmrank.export.servable import DEFAULT_SIGNATURE
 from tfmmrank.serving import example_inference as examples
 from tfmmrank.serving.limits import Gate, Limits
-from tfmmrank.serving.manager import LoadedVersion, ModelManager
+from tfmmrank.serving.loaded_version import LoadedVersion
+from tfmmrank.serving.manager import ModelManager
 from tfmmrank.serving.model_config import ModelConfig, models_of
 from tfmmrank.serving.request_log import RequestLog
 from tfmmrank.serving.result_cache import CachedRuns

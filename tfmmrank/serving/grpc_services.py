@@ -107,51 +107,60 @@ def _add_services(grpc_server: Any, core: ServerCore) -> None:
     from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
     class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-        Predict = _timed_method("Predict", core, core.predict)
-        Classify = _timed_method("Classify", core, core.classify)
-        Regress = _timed_method("Regress", core, core.regress)
-        MultiInference = _timed_method("MultiInference", core, core.multi_inference)
-        GetModelMetadata = _method("GetModelMetadata", core, core.metadata)
+        Predict = _inference("Predict", core, core.predict)
+        Classify = _inference("Classify", core, core.classify)
+        Regress = _inference("Regress", core, core.regress)
+        MultiInference = _inference("MultiInference", core, core.multi_inference)
+        GetModelMetadata = _inquiry("GetModelMetadata", core.metadata)
 
     class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-        GetModelStatus = _method("GetModelStatus", core, core.status)
-        HandleReloadConfigRequest = _method("HandleReloadConfigRequest", core, core.reload)
+        GetModelStatus = _inquiry("GetModelStatus", core.status)
+        HandleReloadConfigRequest = _inquiry("HandleReloadConfigRequest", core.reload)
 
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(), grpc_server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(), grpc_server)
 
 
-def _timed_method(api: str, core: ServerCore, answer: Callable[[Any, float | None], Any]) -> Any:
-    """A method whose client's deadline bounds the run: one that has waited too long for a worker is not run."""
+def _inference(api: str, core: ServerCore, answer: Callable[[Any, float | None], Any]) -> Any:
+    """A method that runs a model, within its client's deadline: what waited too long for a worker is not run."""
 
     def handle(_: Any, request: Any, context: Any) -> Any:
-        return _answer(api, core, lambda: answer(request, context.time_remaining()), request, context)
+        began, status = time.perf_counter(), "OK"
+        try:
+            if not context.is_active():
+                raise RequestError("CANCELLED", "the client has gone")
+            return _answer(api, lambda: answer(request, context.time_remaining()))
+        except RequestError as error:
+            status = error.code
+            _abort(context, error)
+        finally:
+            if core.metrics is not None:
+                seconds = time.perf_counter() - began
+                core.metrics.observe_request(api, "GRPC", _model_of(core, request), status, seconds)
 
     return handle
 
 
-def _method(api: str, core: ServerCore, answer: Callable[[Any], Any]) -> Any:
+def _inquiry(api: str, answer: Callable[[Any], Any]) -> Any:
+    """A method that tells or sets what is served. Metrics leave it out, as in TF Serving: probes are no requests."""
+
     def handle(_: Any, request: Any, context: Any) -> Any:
-        return _answer(api, core, lambda: answer(request), request, context)
+        try:
+            return _answer(api, lambda: answer(request))
+        except RequestError as error:
+            _abort(context, error)
 
     return handle
 
 
-def _answer(api: str, core: ServerCore, answer: Callable[[], Any], request: Any, context: Any) -> Any:
-    began, status = time.perf_counter(), "OK"
+def _answer(api: str, answer: Callable[[], Any]) -> Any:
     try:
         return answer()
-    except RequestError as error:
-        status = error.code
-        _abort(context, error)
-    except Exception:  # a fault of ours: told here, and to the client without our insides
-        status = "INTERNAL"
+    except RequestError:
+        raise
+    except Exception as error:  # a fault of ours: told here, and to the client without our insides
         _log.exception("%s failed", api)
-        _abort(context, RequestError(status, f"{api} failed inside the server; its log says why"))
-    finally:
-        if core.metrics is not None:
-            seconds = time.perf_counter() - began
-            core.metrics.observe_request(api, "GRPC", _model_of(core, request), status, seconds)
+        raise RequestError("INTERNAL", f"{api} failed inside the server; its log says why") from error
 
 
 def _abort(context: Any, error: RequestError) -> NoReturn:

@@ -19,8 +19,8 @@ class Limits:
         message_bytes: longest message, in bytes; None: what protobuf can, 2 GB.
         candidates: most items to score in one request, over all its lists: B × L of a Predict request's inputs, N of
             a Classify or Regress request. Serialized lists (``predict_elwc``) are bound by ``message_bytes`` alone.
-        concurrent_requests: most requests in the server at once, those that wait for a worker included. More are
-            refused on arrival with RESOURCE_EXHAUSTED.
+        concurrent_requests: most requests in the server at once, those that wait for a worker and calls of the health
+            service included. More are refused on arrival with RESOURCE_EXHAUSTED.
 
     Raises:
         ValueError: for a limit below 1.

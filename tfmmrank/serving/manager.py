@@ -8,62 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tfmmrank.export.request_error import RequestError
-from tfmmrank.export.servable import Servable
-from tfmmrank.export.warmup import replay_warmup
+from tfmmrank.serving.loaded_version import LoadedVersion, VersionState, load_warm
 from tfmmrank.serving.model_config import ModelConfig, version_folders
 
 _log = logging.getLogger("tfmmrank.serving")
-
-
-class VersionState(NamedTuple):
-    """Where a version stands.
-
-    Attributes:
-        model: the model's name.
-        version: the version.
-        state: a name of ``ModelVersionStatus.State``: START, LOADING, AVAILABLE, UNLOADING or END.
-        code: ``OK``, or gRPC's name of what made the load fail.
-        message: why.
-    """
-
-    model: str
-    version: int
-    state: str
-    code: str = "OK"
-    message: str = ""
-
-
-class LoadedVersion:
-    """A version that answers requests.
-
-    Attributes:
-        model: the model's name.
-        version: the version.
-        servable: the loaded SavedModel.
-    """
-
-    def __init__(self, model: str, version: int, servable: Any) -> None:
-        self.model, self.version, self.servable = model, version, servable
-        self.holders = 0  # requests that use it; guarded by the manager
-
-
-def load_warm(directory: Path) -> Servable:
-    """Loads a version and replays its warm-up requests.
-
-    Raises:
-        OSError: when there is no SavedModel, or it is damaged.
-        RequestError: when a warm-up request fails.
-    """
-    servable = Servable(directory)
-    try:
-        replay_warmup(servable)
-    except BaseException:
-        servable.close()
-        raise
-    return servable
 
 
 class ModelManager:
@@ -232,7 +183,10 @@ class ModelManager:
 
     def _poll(self) -> None:
         while not self._stopped.wait(self._poll_seconds):
-            self._match_folders()
+            try:
+                self._match_folders()
+            except Exception:  # the next look may go well; without one, no version would ever come again
+                _log.exception("the models' folders could not be followed")
 
     def _match_folders(self) -> None:
         """Brings what is loaded in line with the folders and policies."""

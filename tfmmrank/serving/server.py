@@ -19,7 +19,8 @@ from tfmmrank.serving.config_poller import ConfigPoller
 from tfmmrank.serving.core import ServerCore
 from tfmmrank.serving.grpc_services import GrpcServer
 from tfmmrank.serving.limits import Limits
-from tfmmrank.serving.manager import ModelManager, load_warm
+from tfmmrank.serving.loaded_version import load_warm
+from tfmmrank.serving.manager import ModelManager
 from tfmmrank.serving.model_config import ModelConfig, VersionPolicy, read_models
 from tfmmrank.serving.request_log import RequestLog
 from tfmmrank.serving.result_cache import CachedRuns, ResultCache

@@ -1,7 +1,7 @@
 """Writes figures into the READMEs and docs/, so that they are what a command printed.
 
-Run as ``python -m benchmarks.pages`` after ``make demo``, ``python -m benchmarks`` and ``python -m benchmarks.serving``;
-of what is missing, the table stays as it is. Tables stand between comments ``NAME: begin`` and ``NAME: end``.
+Run as ``python -m benchmarks.pages`` after ``make demo``, ``python -m benchmarks`` or ``python -m benchmarks.serving``.
+A table stands between comments ``NAME: begin`` and ``NAME: end``, and stays as it is where figures are missing.
 """
 
 from __future__ import annotations

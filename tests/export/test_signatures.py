@@ -73,5 +73,6 @@ def test_by_id_the_query_is_encoded_once_and_no_item_is(signatures, monkeypatch)
     assert seen == [{"query/query/ids": 2}]  # two queries, whatever the number of their items
 
 
-def test_describe_needs_no_input(signatures):
-    assert signatures.describe({})["description"].numpy() == b'{"a": 1}'
+def test_describe_says_the_same_to_each_that_asks(signatures):
+    found = signatures.describe({"ask": tf.constant(["", "what?"])})["description"]
+    assert found.numpy().tolist() == [b'{"a": 1}'] * 2

@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import encode_picture
 from tests.tiny_shop import ServedShop, as_bytes
+from tfmmrank.data.text import word_count
 from tfmmrank.export.raw_inputs import Column, RawColumns
 from tfmmrank.export.statistics import (
     STATISTICS_FILE,
@@ -16,7 +17,6 @@ from tfmmrank.export.statistics import (
     script_shares,
     shares_of,
     training_statistics,
-    word_count,
 )
 
 
@@ -44,9 +44,9 @@ def test_words(text, words):
     assert word_count(text) == words
 
 
-def test_scripts_are_shares_of_letters():
-    assert script_shares(["ab 12", "红", "я"]) == {"latin": 0.5, "han": 0.25, "other": 0.25}
-    assert script_shares(["12"]) == {"latin": 0, "han": 0, "other": 0}
+def test_scripts_are_shares_of_texts():
+    assert script_shares(["ab 12", "红 x 色", "я", "12"]) == {"latin": 0.25, "han": 0.25, "other": 0.5}
+    assert script_shares([]) == {"latin": 0, "han": 0, "other": 0}
 
 
 def test_columns_by_kind():

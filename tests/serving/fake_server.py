@@ -18,7 +18,7 @@ SIGNATURES = {
         {"query": (STRING, [-1]), "item_ids": (STRING, [-1, -1]), "num_items": (INT32, [-1])},
         {"scores": (FLOAT, [-1, -1]), "known": (BOOL, [-1, -1])},
     ),
-    "describe": ({}, {"description": (STRING, [])}),
+    "describe": ({"ask": (STRING, [-1])}, {"description": (STRING, [-1])}),
 }
 
 
@@ -109,7 +109,7 @@ class FakeServer:
             return response
         if request.model_spec.signature_name == "describe":
             text = json.dumps({"list_context": self.list_context})
-            write_tensor(response.outputs["description"], np.array(text.encode(), object))
+            write_tensor(response.outputs["description"], np.array([text.encode()], object))
             return response
         ids = read_tensor(request.inputs["item_ids"])
         known = np.array([[item.startswith(b"i") for item in row] for row in ids])

@@ -93,7 +93,7 @@ class ScriptedCore:
         inputs = {
             "": {"x": {"dtype": types_pb2.DT_FLOAT}},
             "text": {"s_bytes": {"dtype": types_pb2.DT_STRING}},
-            "describe": {},
+            "nothing": {},
         }
         if spec.signature_name not in inputs:
             raise RequestError("FAILED_PRECONDITION", "Serving signature key not found.")

@@ -29,7 +29,7 @@ STATISTICS = {
         "picture": {"kind": "picture", "missing": 0.1},
     },
     "scores": {"edges": [0.0], "shares": [0.5, 0.5]},
-    "list_length": {"edges": [2.0], "shares": [0.5, 0.5]},
+    "list_length": {"edges": [3.0], "shares": [0.5, 0.5]},
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def a_hundred_lists():
     """Ten times ten lists whose shares are said beside."""
     queries = ["hat"] * 4 + ["red shoes"] * 2 + ["红色"] * 3 + [""]  # short 7 of 9; latin 6 of 9; missing 1 of 10
     seasons = ["summer"] * 2 + ["winter"] * 2 + ["autumn"] + [""] * 5  # 0.4, 0.4, other 0.2; missing 0.5
-    ages = [10] + [20] + [30] * 3 + [41] * 3 + [np.nan] * 2  # 0.25, 0.375, 0.375; missing 0.2
+    ages = [10] + [19] + [20] * 3 + [40] * 3 + [np.nan] * 2  # 0.25, 0.375, 0.375; missing 0.2
     lists = [([0.5, -0.5], [True, True]), ([1.0, -1e8, 2.0], [True, False, True])] * 5  # lengths half and half
     # scores of known items: 15 positive, 5 not; unknown 5 of 25
     for _ in range(10):

@@ -268,7 +268,7 @@ class TestStatuses:
 
 class TestBodies:
     def test_a_signature_without_inputs_cannot_be_called(self, handler):
-        status, answer = ask(handler, {"signature_name": "describe", "inputs": {}})
+        status, answer = ask(handler, {"signature_name": "nothing", "inputs": {}})
         assert status == 400
         assert "Failed to get input map" in answer["error"]
 

@@ -59,7 +59,7 @@ class Signatures:
                 specs = {column.name: column.spec(1) for column in getattr(columns, side)}
                 name = "embed_query" if side == "query" else "embed_items"
                 functions[name] = self._function(getattr(self, name), specs)
-        functions["describe"] = self._function(self.describe, {})
+        functions["describe"] = self._function(self.describe, {"ask": tf.TensorSpec([None], tf.string)})
         return {"serving_default": functions.get("rank", functions.get("rank_features")), **functions}
 
     def _function(self, body: Callable[[Mapping[str, Any]], dict[str, Any]], specs: Mapping[str, Any]) -> Any:
@@ -190,9 +190,12 @@ class Signatures:
 
     # -- the model itself ---------------------------------------------------------------------------------------------
 
-    def describe(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        """Nothing to ``description``, a string: what the model reads and knows, in JSON."""
-        return {"description": tf.constant(self.description)}
+    def describe(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """``ask``, any strings ``[N]``, to ``description [N]``: what the model reads and knows, in JSON, N times.
+
+        A batching TensorFlow Serving refuses a signature without inputs, and REST has no way to ask one.
+        """
+        return {"description": tf.fill(tf.shape(inputs["ask"]), self.description)}
 
 
 def _checked(inputs: Mapping[str, Any], checks: list[Any]) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfmmrank.data.text import SCRIPTS, script_of, word_count
 from tfmmrank.export.raw_inputs import RawColumns
 
 STATISTICS_FILE = "assets.extra/training_statistics.json"
@@ -19,9 +19,6 @@ FORMAT = 1
 MOST_LISTS, MOST_PLACES = 2000, 20_000
 BINS, SCORE_BINS, MOST_VALUES = 10, 20, 50
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_LATIN = re.compile("[A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]")
-_WORD = re.compile(rf"{_HAN.pattern}|(?:(?!{_HAN.pattern})\w)+")
 _READ = 1024  # items read at once: pictures are large
 _SCORED = 16  # lists in a request
 
@@ -123,17 +120,10 @@ def shares_of(values: Sequence[float] | np.ndarray, edges: Sequence[float] | np.
     return (np.bincount(places, minlength=len(edges) + 1) / max(1, len(places))).tolist()
 
 
-def word_count(text: str) -> int:
-    """How many words a text has: runs of letters and digits, and each Chinese character."""
-    return len(_WORD.findall(text))
-
-
-def script_shares(texts: Iterable[str]) -> dict[str, float]:
-    """Shares of all letters of some texts by script: ``latin``, ``han``, ``other``; all 0 without a letter."""
-    letters = "".join(character for text in texts for character in text if character.isalpha())
-    latin, han = len(_LATIN.findall(letters)), len(_HAN.findall(letters))
-    total = max(1, len(letters))
-    return {"latin": latin / total, "han": han / total, "other": (len(letters) - latin - han) / total}
+def script_shares(texts: Sequence[str]) -> dict[str, float]:
+    """Shares of some texts by the script that most of their letters are of, see ``script_of``."""
+    counts = Counter(script_of(text) for text in texts)
+    return {script: counts[script] / max(1, len(texts)) for script in SCRIPTS}
 
 
 def write_statistics(directory: Path, statistics: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ def warmup_requests(data: Any, columns: RawColumns, signatures: Collection[str])
         requests.append(("embed_query", sample.query()))
     if "embed_items" in signatures:
         requests.append(("embed_items", {name: value[0] for name, value in sample.places(2, columns.item).items()}))
-    requests.append(("describe", {}))
+    requests.append(("describe", {"ask": np.array([b""], object)}))
     return requests
 
 

@@ -142,7 +142,7 @@ class Dialogue:
             if not split:
                 raise ValueError(self._why_not_split(longest, None))
             return (yield from self._of_one_version(asked, (yield from self._predict(asked))))
-        describe = questions.predict(self.target, "describe", {})
+        describe = questions.predict(self.target, "describe", {"ask": np.array([b""], object)})
         described = yield from self._predict([describe])
         self._check_split(described[0], longest, split)
         answered = yield from self._predict(asked)

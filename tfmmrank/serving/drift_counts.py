@@ -56,7 +56,9 @@ class HistogramCount:
     def add(self, values: np.ndarray, lists: int) -> None:
         """Counts values ``[n]`` from so many lists; those that are not finite are left out."""
         values = values[np.isfinite(values)]
-        self._counts += np.bincount(np.searchsorted(self._expected.edges, values), minlength=len(self._counts))
+        self._counts += np.bincount(
+            np.searchsorted(self._expected.edges, values, side="right"), minlength=len(self._counts)
+        )
         self._lists += lists if len(values) else 0
 
     def finding(self, column: str, what: str, training_lists: float) -> Finding | None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmmrank.data.text import SCRIPTS, script_of
+from tfmmrank.data.text import SCRIPTS, script_of, word_count
 from tfmmrank.serving import wire
 from tfmmrank.serving.tensors import read_tensor, write_tensor
 
@@ -121,9 +121,9 @@ class Redactor:
 
 
 def text_statistics(value: bytes) -> tuple[int, int, int]:
-    """A text's characters, words between spaces, and its script's place in ``SCRIPTS``; all 0 of what is no text."""
+    """A text's characters, words, and its script's place in ``SCRIPTS``; all 0 of what is no text."""
     text = _text(value)
-    return (len(text), len(text.split()), SCRIPTS.index(script_of(text))) if text else (0, 0, 0)
+    return (len(text), word_count(text), SCRIPTS.index(script_of(text))) if text else (0, 0, 0)
 
 
 def _text(value: bytes) -> str | None:

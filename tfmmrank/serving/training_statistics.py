@@ -11,9 +11,9 @@
      "scores":      {"edges": […], "shares": […]},
      "list_length": {"edges": […], "shares": […]}}
 
-``shares[i]`` counts values above ``edges[i - 1]`` and up to ``edges[i]``, without a bound below the first edge and
-above the last: there is one share more than edges. Shares are brought to a sum of 1, which leaves the missing values
-aside. ``lists``, how many were counted, may be left out, and so may scores, list lengths and a text's parts.
+``shares[i]`` counts values from ``edges[i - 1]`` on and below ``edges[i]``, unbounded below the first edge and from the
+last on: there is one share more than edges. Shares are brought to a sum of 1, which leaves the missing values aside.
+``lists``, how many were counted, may be left out, and so may scores, list lengths and a text's parts.
 """
 
 from __future__ import annotations

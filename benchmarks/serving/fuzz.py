@@ -20,9 +20,9 @@ from benchmarks.examples import ROOT
 from benchmarks.serving.latency import Figures
 from benchmarks.serving.models import Model, shop_model
 from benchmarks.serving.running import Process, rank_requests, serving
-from tfmmrank.serving import wire
-from tfmmrank.serving.tensors import write_tensor
-from tfmmrank.serving.transport import open_channel
+from tfmmrank.serving.client.transport import open_channel
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.protocol.tensors import write_tensor
 
 _REQUESTS = 20_000
 _REST_SHARE = 0.3

@@ -18,11 +18,11 @@ import psutil
 
 from benchmarks.examples import ROOT
 from tfmmrank.serving import Client
-from tfmmrank.serving.load import PredictStub, closed_loop_test
-from tfmmrank.serving.load_report import LoadReport
-from tfmmrank.serving.questions import Target
-from tfmmrank.serving.sample_requests import requests_of_dataset
-from tfmmrank.serving.transport import open_channel
+from tfmmrank.serving.client.questions import Target
+from tfmmrank.serving.client.transport import open_channel
+from tfmmrank.serving.load_testing.load_report import LoadReport
+from tfmmrank.serving.load_testing.load_test import PredictStub, closed_loop_test
+from tfmmrank.serving.load_testing.sample_requests import requests_of_dataset
 
 _START = 300.0  # seconds a server may take to load a model
 _TIMEOUT = 60.0

@@ -16,8 +16,8 @@ from benchmarks.serving.models import shop_model
 from benchmarks.serving.running import Process, back_to_back, milliseconds, rank_requests, serving, stub
 from tfmmrank.export.versions import versions_of
 from tfmmrank.serving import Client, ServingError
-from tfmmrank.serving.load import load_test
-from tfmmrank.serving.load_report import LoadReport
+from tfmmrank.serving.load_testing.load_report import LoadReport
+from tfmmrank.serving.load_testing.load_test import load_test
 
 _EVERY, _SWAPPING, _STEADY = 10.0, 120.0, 60.0  # seconds
 _WORKERS, _DEADLINE = 4, 60.0

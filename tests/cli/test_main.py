@@ -131,7 +131,7 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch):
 
 
 def test_the_packages_own_errors_are_told(monkeypatch, capsys):
-    from tfmmrank.serving.client import ServingError
+    from tfmmrank.serving.client.answers import ServingError
 
     assert failing_with(monkeypatch, ServingError("UNAVAILABLE", "no server")) == FAILED
     assert capsys.readouterr().err == "tfmmrank: error: no server\n"

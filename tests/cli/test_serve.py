@@ -9,10 +9,10 @@ import pytest
 
 from tests.serving.test_tls import Files, ssl_config
 from tfmmrank.cli.main import FAILED, FINE, MISUSE, run
-from tfmmrank.serving import server as server_module
-from tfmmrank.serving.batch_tensors import Batching
-from tfmmrank.serving.limits import Limits
-from tfmmrank.serving.manager import VersionState
+from tfmmrank.serving.server import server as server_module
+from tfmmrank.serving.server.batch_tensors import Batching
+from tfmmrank.serving.server.limits import Limits
+from tfmmrank.serving.server.manager import VersionState
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tests.deployment.folder import SERVING, documents, run
-from tfmmrank.serving import config_protos
-from tfmmrank.serving.config_protos import BatchingParameters, MonitoringConfig, SSLConfig, parse_config
+from tfmmrank.serving.protocol import config_protos
+from tfmmrank.serving.protocol.config_protos import BatchingParameters, MonitoringConfig, SSLConfig, parse_config
 
 CONFIG = SERVING / "config"
 FILES = {
@@ -140,7 +140,7 @@ def test_a_wheel_that_has_the_messages_does_no_harm():
         "theirs = descriptor_pb2.FileDescriptorProto(name='later_wheel.proto', package='tensorflow.serving')\n"
         "theirs.message_type.add(name='MonitoringConfig')\n"
         "descriptor_pool.Default().Add(theirs)\n"
-        "from tfmmrank.serving.config_protos import MonitoringConfig\n"
+        "from tfmmrank.serving.protocol.config_protos import MonitoringConfig\n"
         "assert MonitoringConfig(prometheus_config={'enable': True}).prometheus_config.enable"
     )
     run([sys.executable, "-c", code])
@@ -166,7 +166,7 @@ def test_source_adapter_config():
 
 def test_reading_the_files_does_not_load_tensorflow():
     code = (
-        "import sys; from tfmmrank.serving.config_protos import BatchingParameters, parse_config\n"
+        "import sys; from tfmmrank.serving.protocol.config_protos import BatchingParameters, parse_config\n"
         "from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig\n"
         f"parse_config({str(CONFIG / 'batching.config')!r}, BatchingParameters)\n"
         f"parse_config({str(CONFIG / 'models.config')!r}, ModelServerConfig)\n"

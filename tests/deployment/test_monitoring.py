@@ -67,7 +67,7 @@ def test_metric_names_of_a_query():
 
 
 def test_every_metric_is_exported():
-    metrics = pytest.importorskip("tfmmrank.serving.metrics", reason="no metrics in this build")
+    metrics = pytest.importorskip("tfmmrank.serving.monitoring.metrics", reason="no metrics in this build")
     exported = set(re.findall(r"^([a-zA-Z_:][\w:]*)", observed(metrics.ServingMetrics()), re.MULTILINE))
     for name, query in QUERIES.items():
         assert promql.metric_names(query) <= exported | set(OTHERS), name

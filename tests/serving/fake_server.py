@@ -9,8 +9,8 @@ from concurrent import futures
 import grpc
 import numpy as np
 
-from tfmmrank.serving import wire
-from tfmmrank.serving.tensors import read_tensor, write_tensor
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.protocol.tensors import read_tensor, write_tensor
 
 STRING, FLOAT, INT32, BOOL = 7, 1, 3, 10
 SIGNATURES = {

@@ -7,7 +7,7 @@ from concurrent import futures
 import grpc
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfmmrank.serving import wire
+from tfmmrank.serving.protocol import wire
 
 
 class ModelServer:

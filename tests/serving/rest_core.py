@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfmmrank.export.servable import RequestError, Servable
-from tfmmrank.serving.tensors import read_tensor, write_tensor
+from tfmmrank.serving.protocol.tensors import read_tensor, write_tensor
 
 
 class ModelCore:

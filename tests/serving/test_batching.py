@@ -12,8 +12,8 @@ from tests.serving.served_shop import assert_table_scores
 from tests.serving.test_versions import until
 from tfmmrank.export import RequestError, Servable
 from tfmmrank.serving import Client, serve
-from tfmmrank.serving.batch_tensors import Batching, merge, split
-from tfmmrank.serving.batcher import Batcher
+from tfmmrank.serving.server.batch_tensors import Batching, merge, split
+from tfmmrank.serving.server.batcher import Batcher
 
 pytestmark = pytest.mark.embedded_only
 

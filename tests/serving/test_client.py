@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.serving import served_shop
-from tfmmrank.serving import Client, ServingError, wire
-from tfmmrank.serving.answers import RankedList
-from tfmmrank.serving.questions import Target
-from tfmmrank.serving.raw_values import raw_array
-from tfmmrank.serving.tensors import read_tensor, write_tensor
+from tfmmrank.serving import Client, ServingError
+from tfmmrank.serving.client.answers import RankedList
+from tfmmrank.serving.client.questions import Target
+from tfmmrank.serving.client.raw_values import raw_array
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.protocol.tensors import read_tensor, write_tensor
 
 
 def test_client_does_without_tensorflow():

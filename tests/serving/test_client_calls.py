@@ -14,9 +14,9 @@ import trustme
 
 from tests.serving.fake_server import FakeServer, score
 from tfmmrank.serving import AsyncClient, Client, Retry, ServingError, Tls
-from tfmmrank.serving.questions import Target
-from tfmmrank.serving.ranking_inputs import split_lists
-from tfmmrank.serving.transport import open_channel
+from tfmmrank.serving.client.questions import Target
+from tfmmrank.serving.client.ranking_inputs import split_lists
+from tfmmrank.serving.client.transport import open_channel
 
 WAIT = 30.0  # seconds that nothing here takes
 

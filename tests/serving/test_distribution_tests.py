@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfmmrank.serving.distribution_tests import kolmogorov_smirnov, psi, psi_by_chance, two_proportions
+from tfmmrank.serving.monitoring.distribution_tests import kolmogorov_smirnov, psi, psi_by_chance, two_proportions
 
 
 def test_psi_by_hand():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tfmmrank.data.example_lists import write_record
-from tfmmrank.serving import wire
-from tfmmrank.serving.distribution_tests import psi
-from tfmmrank.serving.drift import compare
-from tfmmrank.serving.drift_counts import Finding, Thresholds
-from tfmmrank.serving.request_log import RequestLog
-from tfmmrank.serving.tensors import write_tensor
-from tfmmrank.serving.training_statistics import TrainingStatistics
+from tfmmrank.serving.monitoring.distribution_tests import psi
+from tfmmrank.serving.monitoring.drift import compare
+from tfmmrank.serving.monitoring.drift_counts import Finding, Thresholds
+from tfmmrank.serving.monitoring.request_log import RequestLog
+from tfmmrank.serving.monitoring.training_statistics import TrainingStatistics
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.protocol.tensors import write_tensor
 
 KEY = b"a key of sixteen bytes, or more"
 STATISTICS = {

@@ -7,11 +7,11 @@ from tensorflow_serving.apis import classification_pb2, inference_pb2, regressio
 
 from tfmmrank.data.example_lists import set_features
 from tfmmrank.export import RequestError
-from tfmmrank.serving.core import ServerCore
-from tfmmrank.serving.example_inference import CLASSIFY, REGRESS
-from tfmmrank.serving.limits import Limits
-from tfmmrank.serving.manager import ModelManager
-from tfmmrank.serving.model_config import ModelConfig
+from tfmmrank.serving.server.core import ServerCore
+from tfmmrank.serving.server.example_inference import CLASSIFY, REGRESS
+from tfmmrank.serving.server.limits import Limits
+from tfmmrank.serving.server.manager import ModelManager
+from tfmmrank.serving.server.model_config import ModelConfig
 
 pytestmark = pytest.mark.embedded_only
 

@@ -13,7 +13,7 @@ from tests.serving.test_example_inference import classify, multi, regress
 from tests.serving.test_limits import ask
 from tests.serving.test_versions import reload_request
 from tfmmrank.serving import ModelConfig, VersionPolicy, serve
-from tfmmrank.serving.example_inference import CLASSIFY, REGRESS
+from tfmmrank.serving.server.example_inference import CLASSIFY, REGRESS
 
 pytestmark = pytest.mark.embedded_only
 

@@ -14,9 +14,9 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
 from tfmmrank.export.servable import RequestError
-from tfmmrank.serving.json_answers import classifications_text, outputs_text, regressions_text
-from tfmmrank.serving.json_tensors import fill_inputs, signature_name
-from tfmmrank.serving.json_text import parse_object
+from tfmmrank.serving.server.json_answers import classifications_text, outputs_text, regressions_text
+from tfmmrank.serving.server.json_tensors import fill_inputs, signature_name
+from tfmmrank.serving.server.json_text import parse_object
 from tfmmrank.stack import tf
 
 NUMBERS = {"x": tf.float32}

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.serving.test_versions import until
 from tfmmrank.export import RequestError
 from tfmmrank.serving import Client, serve
-from tfmmrank.serving.limits import Gate, Limits
+from tfmmrank.serving.server.limits import Gate, Limits
 from tfmmrank.stack import tf
 
 pytestmark = pytest.mark.embedded_only

@@ -16,12 +16,19 @@ from scipy import stats
 from tests.serving.fake_server import FakeServer
 from tests.tiny_shop import MemoryCatalogue
 from tfmmrank.data.lists import Lists
-from tfmmrank.serving import Client, wire
-from tfmmrank.serving.load import PredictStub, closed_loop_test, constant_arrivals, load_test, poisson_arrivals
-from tfmmrank.serving.load_report import LoadReport, percentile
-from tfmmrank.serving.questions import Target
-from tfmmrank.serving.sample_requests import requests_of_dataset, requests_of_file
-from tfmmrank.serving.tensors import read_tensor
+from tfmmrank.serving import Client
+from tfmmrank.serving.client.questions import Target
+from tfmmrank.serving.load_testing.load_report import LoadReport, percentile
+from tfmmrank.serving.load_testing.load_test import (
+    PredictStub,
+    closed_loop_test,
+    constant_arrivals,
+    load_test,
+    poisson_arrivals,
+)
+from tfmmrank.serving.load_testing.sample_requests import requests_of_dataset, requests_of_file
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.protocol.tensors import read_tensor
 
 
 class FakeClock:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from tfmmrank.serving.metrics import ServingMetrics
+from tfmmrank.serving.monitoring.metrics import ServingMetrics
 
 REQUESTS = ":tensorflow:serving:request_count"
 LATENCY = ":tensorflow:serving:request_latency"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.serving.fake_server import FakeServer
-from tfmmrank.serving import wire
-from tfmmrank.serving.tensors import type_name
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.protocol.tensors import type_name
 
 EXAMPLE = Path(__file__).parents[2] / "serving" / "clients" / "node"
 NETWORK = {"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "EHOSTUNREACH", "ETIMEDOUT"}

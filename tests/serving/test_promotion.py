@@ -8,10 +8,10 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.serving.model_server import ModelServer
-from tfmmrank.serving import wire
-from tfmmrank.serving.model_service import ModelService, ModelServiceError
-from tfmmrank.serving.models_file import ModelsFile
-from tfmmrank.serving.promotion import promote, rollback
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.rollout.model_service import ModelService, ModelServiceError
+from tfmmrank.serving.rollout.models_file import ModelsFile
+from tfmmrank.serving.rollout.promotion import promote, rollback
 
 HEAD = "# The shop's models.\n#  Who edits this: search team.\n\n"
 CONFIG = """model_config_list {{

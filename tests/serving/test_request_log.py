@@ -13,11 +13,11 @@ import pytest
 
 from tests.conftest import encode_picture
 from tfmmrank.data.example_lists import read_records, serialize_list
-from tfmmrank.serving import wire
-from tfmmrank.serving.log_privacy import PRESENT, Redactor, keyed_hash, read_key
-from tfmmrank.serving.request_log import LogCounts, RequestLog
-from tfmmrank.serving.rotating_records import RotatingRecords
-from tfmmrank.serving.tensors import read_tensor, write_tensor
+from tfmmrank.serving.monitoring.log_privacy import PRESENT, Redactor, keyed_hash, read_key
+from tfmmrank.serving.monitoring.request_log import LogCounts, RequestLog
+from tfmmrank.serving.monitoring.rotating_records import RotatingRecords
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.protocol.tensors import read_tensor, write_tensor
 
 KEY = b"0123456789abcdef-a-key"
 QUERIES = ["red shoes", "红色 衬衫", ""]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.serving.rest_core import ModelCore, ScriptedCore
 from tests.serving.served_shop import TOLERANCE, assert_table_scores
 from tfmmrank.export.servable import RequestError
-from tfmmrank.serving.metrics import ServingMetrics
-from tfmmrank.serving.rest_handler import RestHandler
+from tfmmrank.serving.monitoring.metrics import ServingMetrics
+from tfmmrank.serving.server.rest_handler import RestHandler
 
 
 @pytest.fixture(scope="module")

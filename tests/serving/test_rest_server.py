@@ -13,8 +13,8 @@ import pytest
 import trustme
 
 from tests.serving.rest_core import ScriptedCore
-from tfmmrank.serving import http_connection
-from tfmmrank.serving.rest import RestServer
+from tfmmrank.serving.server import http_connection
+from tfmmrank.serving.server.rest import RestServer
 
 PATH = "/v1/models/m:predict"
 WAIT = 60  # seconds; nothing here takes as long

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from tfmmrank.export.servable import RequestError
-from tfmmrank.serving.redis_cache import CircuitBreaker, RedisCache
-from tfmmrank.serving.result_cache import (
+from tfmmrank.serving.protocol.tensors import read_tensor
+from tfmmrank.serving.server.redis_cache import CircuitBreaker, RedisCache
+from tfmmrank.serving.server.result_cache import (
     CacheCounts,
     CachedRuns,
     MemoryCache,
@@ -23,7 +24,6 @@ from tfmmrank.serving.result_cache import (
     pack_arrays,
     unpack_arrays,
 )
-from tfmmrank.serving.tensors import read_tensor
 
 INPUTS = {
     "query": np.array([b"red shoes"], object),
@@ -59,7 +59,7 @@ def version_of(servable, number=1):
 
 def test_key_does_not_depend_on_how_the_request_was_written():
     assert key(inputs=dict(reversed(INPUTS.items()))) == key()
-    from tfmmrank.serving import wire
+    from tfmmrank.serving.protocol import wire
 
     listed = wire.TensorProto(dtype=1, float_val=[1.5, -2.0])
     packed = wire.TensorProto(dtype=1, tensor_content=np.array([1.5, -2.0], "<f4").tobytes())

@@ -10,7 +10,7 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tfmmrank.serving import serve
-from tfmmrank.serving.tls import ServerTls, is_loopback, warn_if_open, with_port
+from tfmmrank.serving.server.tls import ServerTls, is_loopback, warn_if_open, with_port
 
 pytestmark = pytest.mark.embedded_only
 

@@ -20,11 +20,11 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tests.serving.small_model import write_version
 from tfmmrank.export import RequestError
 from tfmmrank.serving import serve
-from tfmmrank.serving.config_poller import ConfigPoller
-from tfmmrank.serving.core import ServerCore
-from tfmmrank.serving.loaded_version import load_warm
-from tfmmrank.serving.manager import ModelManager
-from tfmmrank.serving.model_config import ModelConfig, VersionPolicy, read_models
+from tfmmrank.serving.server.config_poller import ConfigPoller
+from tfmmrank.serving.server.core import ServerCore
+from tfmmrank.serving.server.loaded_version import load_warm
+from tfmmrank.serving.server.manager import ModelManager
+from tfmmrank.serving.server.model_config import ModelConfig, VersionPolicy, read_models
 from tfmmrank.stack import tf
 
 pytestmark = pytest.mark.embedded_only

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.embedded_only
 def test_cached_answers_logged_requests_and_their_counts(served, tmp_path):
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-    from tfmmrank.serving.metrics import ServingMetrics
-    from tfmmrank.serving.request_log import RequestLog
-    from tfmmrank.serving.result_cache import MemoryCache
+    from tfmmrank.serving.monitoring.metrics import ServingMetrics
+    from tfmmrank.serving.monitoring.request_log import RequestLog
+    from tfmmrank.serving.server.result_cache import MemoryCache
 
     cache, log = MemoryCache(1 << 20), RequestLog(tmp_path / "log", b"k" * 32, rate=1.0)
     options = {"result_cache": cache, "request_log": log, "metrics": ServingMetrics()}

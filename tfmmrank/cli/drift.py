@@ -42,8 +42,8 @@ def command(
     average if nothing had changed ("by chance"), Kolmogorov and Smirnov's test; for missing values and unknown ids the
     shares and the two-proportion test. Chance is reckoned by lists, because the values of one list are alike.
     """
-    from tfmmrank.serving.drift import Thresholds, compare
-    from tfmmrank.serving.log_privacy import KEY_VARIABLE, read_key
+    from tfmmrank.serving.monitoring.drift import Thresholds, compare
+    from tfmmrank.serving.monitoring.log_privacy import KEY_VARIABLE, read_key
 
     key = read_key(key_file) if key_file is not None or os.environ.get(KEY_VARIABLE) else None
     report = compare(logs, version_dir, model, key, Thresholds(look, act), output.progress)

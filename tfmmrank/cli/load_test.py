@@ -12,7 +12,7 @@ from tfmmrank.cli.connection import Connection, with_connection
 from tfmmrank.cli.output import Output, with_output
 
 if TYPE_CHECKING:
-    from tfmmrank.serving.load_report import LoadReport
+    from tfmmrank.serving.load_testing.load_report import LoadReport
 
 _BAR = 40  # characters of the histogram's longest
 
@@ -82,8 +82,8 @@ def command(
 
     import grpc
 
-    from tfmmrank.serving.load import PredictStub, closed_loop_test, load_test
-    from tfmmrank.serving.transport import open_channel
+    from tfmmrank.serving.client.transport import open_channel
+    from tfmmrank.serving.load_testing.load_test import PredictStub, closed_loop_test, load_test
 
     with open_channel(grpc, connection.address, connection.tls, keepalive=None) as channel:
         stub = PredictStub(channel, connection.timeout)
@@ -97,8 +97,8 @@ def command(
 
 
 def _of_file(connection: Connection, file: Path) -> list[bytes]:
-    from tfmmrank.serving.questions import Target
-    from tfmmrank.serving.sample_requests import requests_of_file
+    from tfmmrank.serving.client.questions import Target
+    from tfmmrank.serving.load_testing.sample_requests import requests_of_file
 
     with connection.client() as client:
         return requests_of_file(file, Target(connection.model, label=connection.label), client.signature("rank"))
@@ -106,8 +106,8 @@ def _of_file(connection: Connection, file: Path) -> list[bytes]:
 
 def _of_dataset(connection: Connection, data: Path, split: str, candidates: int | None, seed: int) -> list[bytes]:
     from tfmmrank.data import Prepared
-    from tfmmrank.serving.questions import Target
-    from tfmmrank.serving.sample_requests import requests_of_dataset
+    from tfmmrank.serving.client.questions import Target
+    from tfmmrank.serving.load_testing.sample_requests import requests_of_dataset
 
     prepared, target = Prepared.open(data), Target(connection.model, label=connection.label)
     with connection.client() as client:

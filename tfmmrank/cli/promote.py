@@ -11,7 +11,7 @@ import click
 from tfmmrank.cli.output import Output, with_output
 
 if TYPE_CHECKING:
-    from tfmmrank.serving.promotion import Promotion
+    from tfmmrank.serving.rollout.promotion import Promotion
 
 
 @click.command("promote")
@@ -59,8 +59,8 @@ def command(
     if not rollback and version is None:
         raise click.UsageError("which version? Give --version, or --rollback")
 
-    from tfmmrank.serving import promotion
-    from tfmmrank.serving.model_service import ModelService
+    from tfmmrank.serving.rollout import promotion
+    from tfmmrank.serving.rollout.model_service import ModelService
 
     with ModelService(address) if address else contextlib.nullcontext() as server:
         if rollback:

@@ -129,7 +129,7 @@ def command(
     output.say(f"loading {model or model_config_file} …")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes of a taken port too, before our error does
 
-    from tfmmrank.serving.server import serve
+    from tfmmrank.serving.server.server import serve
     from tfmmrank.stack import load
 
     load("tf_text")
@@ -157,8 +157,8 @@ def _arguments(
 ) -> dict[str, Any]:
     """What ``serve`` takes, of what was given; files that cannot be used raise OSError or ValueError."""
     from tfmmrank.export.versions import find_version
-    from tfmmrank.serving.limits import Limits
-    from tfmmrank.serving.model_config import read_models
+    from tfmmrank.serving.server.limits import Limits
+    from tfmmrank.serving.server.model_config import read_models
 
     if model is not None:
         find_version(model, version)
@@ -183,7 +183,7 @@ def _arguments(
 
 
 def _batching(enabled: bool, file: Path | None) -> Any:
-    from tfmmrank.serving.batch_tensors import Batching
+    from tfmmrank.serving.server.batch_tensors import Batching
 
     if file is not None and not enabled:
         raise click.UsageError("--batching-parameters-file goes with --enable-batching")
@@ -193,7 +193,7 @@ def _batching(enabled: bool, file: Path | None) -> Any:
 
 
 def _tls(ssl_config: Path | None, certificate: Path | None, key: Path | None, ca: Path | None) -> Any:
-    from tfmmrank.serving.tls import ServerTls
+    from tfmmrank.serving.server.tls import ServerTls
 
     if ssl_config is not None:
         if certificate or key or ca:
@@ -207,14 +207,14 @@ def _tls(ssl_config: Path | None, certificate: Path | None, key: Path | None, ca
 
 
 def _result_cache(where: str | None, max_mb: float) -> Any:
-    from tfmmrank.serving.result_cache import open_cache
+    from tfmmrank.serving.server.result_cache import open_cache
 
     return None if where is None else open_cache(where, max_mb)
 
 
 def _request_log(folder: Path | None, rate: float, key_file: Path | None, plain_text: Sequence[str]) -> Any:
-    from tfmmrank.serving.log_privacy import read_key
-    from tfmmrank.serving.request_log import RequestLog
+    from tfmmrank.serving.monitoring.log_privacy import read_key
+    from tfmmrank.serving.monitoring.request_log import RequestLog
 
     if folder is None:
         if key_file is not None or plain_text:
@@ -224,7 +224,7 @@ def _request_log(folder: Path | None, rate: float, key_file: Path | None, plain_
 
 
 def _monitoring(file: Path | None, rest_port: int | None) -> dict[str, Any]:
-    from tfmmrank.serving.config_protos import MonitoringConfig, parse_config
+    from tfmmrank.serving.protocol.config_protos import MonitoringConfig, parse_config
 
     if file is None:
         return {}
@@ -233,6 +233,6 @@ def _monitoring(file: Path | None, rest_port: int | None) -> dict[str, Any]:
         return {}
     if rest_port is None:
         raise click.UsageError("--monitoring-config-file goes with --rest-api-port: metrics are asked for there")
-    from tfmmrank.serving.metrics import ServingMetrics
+    from tfmmrank.serving.monitoring.metrics import ServingMetrics
 
     return {"metrics": ServingMetrics(), "metrics_path": config.path or None}

@@ -9,21 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfmmrank.serving.answers import RankedItem, RankedList, ServingError
-    from tfmmrank.serving.async_client import AsyncClient
-    from tfmmrank.serving.batch_tensors import Batching
-    from tfmmrank.serving.client import Client
-    from tfmmrank.serving.limits import Limits
-    from tfmmrank.serving.model_config import ModelConfig, VersionPolicy
-    from tfmmrank.serving.server import Server, serve
-    from tfmmrank.serving.tls import ServerTls
-    from tfmmrank.serving.transport import Retry, Tls
+    from tfmmrank.serving.client.answers import RankedItem, RankedList, ServingError
+    from tfmmrank.serving.client.async_client import AsyncClient
+    from tfmmrank.serving.client.client import Client
+    from tfmmrank.serving.client.transport import Retry, Tls
+    from tfmmrank.serving.server.batch_tensors import Batching
+    from tfmmrank.serving.server.limits import Limits
+    from tfmmrank.serving.server.model_config import ModelConfig, VersionPolicy
+    from tfmmrank.serving.server.server import Server, serve
+    from tfmmrank.serving.server.tls import ServerTls
 
 _HOMES = {
-    "AsyncClient": "async_client", "Batching": "batch_tensors", "Client": "client", "Limits": "limits",
-    "ModelConfig": "model_config", "RankedItem": "answers", "RankedList": "answers", "Retry": "transport",
-    "Server": "server", "ServerTls": "tls", "ServingError": "answers", "Tls": "transport",
-    "VersionPolicy": "model_config", "serve": "server",
+    "AsyncClient": "client.async_client", "Batching": "server.batch_tensors", "Client": "client.client",
+    "Limits": "server.limits", "ModelConfig": "server.model_config", "RankedItem": "client.answers",
+    "RankedList": "client.answers", "Retry": "client.transport", "Server": "server.server",
+    "ServerTls": "server.tls", "ServingError": "client.answers", "Tls": "client.transport",
+    "VersionPolicy": "server.model_config", "serve": "server.server",
 }  # fmt: skip
 
 __all__ = [

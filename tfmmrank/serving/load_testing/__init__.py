@@ -1,0 +1,1 @@
+"""Load tests that do not flatter."""

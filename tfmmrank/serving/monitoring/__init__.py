@@ -1,0 +1,1 @@
+"""What is seen of a served model: metrics, logged requests, drift."""

@@ -1,0 +1,1 @@
+"""Versions into service and out of it: canary promotion by labels."""

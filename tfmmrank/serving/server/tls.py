@@ -1,0 +1,120 @@
+"""TLS and mutual TLS for a server, and what listens without."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfmmrank.serving.protocol.config_protos import SSLConfig, parse_config
+
+_CERTIFICATE, _KEY = "CERTIFICATE", "PRIVATE KEY"
+
+
+@dataclass(frozen=True)
+class ServerTls:
+    """A server's certificate and key, as PEM: TensorFlow Serving's ``SSLConfig``.
+
+    Attributes:
+        server_key: its private key, unencrypted.
+        server_cert: its certificate, followed by those that it rests on, if any.
+        custom_ca: certificates that clients' certificates must rest on.
+        client_verify: whether a client must show a certificate (mutual TLS).
+        files: where these are: (certificate, key, CA), for those who want files; None for a config of the contents.
+    """
+
+    server_key: str
+    server_cert: str
+    custom_ca: str = ""
+    client_verify: bool = False
+    files: tuple[Path, Path, Path | None] | None = None
+
+    @classmethod
+    def from_files(cls, certificate: str | Path, key: str | Path, ca: str | Path | None = None) -> ServerTls:
+        """Reads PEM files; with ``ca``, clients must show a certificate that rests on it.
+
+        Raises:
+            OSError: when a file cannot be read.
+            ValueError: when one is not what it should be; names it.
+        """
+        server_cert = _read_pem(certificate, _CERTIFICATE, "a certificate")
+        server_key = _read_pem(key, _KEY, "an unencrypted private key")
+        custom_ca = _read_pem(ca, _CERTIFICATE, "certificates of authorities") if ca is not None else ""
+        _check_pair(Path(certificate), Path(key))
+        files = (Path(certificate), Path(key), None if ca is None else Path(ca))
+        return cls(server_key, server_cert, custom_ca, client_verify=ca is not None, files=files)
+
+    @classmethod
+    def from_ssl_config(cls, file: str | Path) -> ServerTls:
+        """Reads TensorFlow Serving's ``ssl.config``: a text proto that holds the PEM contents themselves.
+
+        Raises:
+            OSError: when the file cannot be read.
+            ValueError: when it is no SSLConfig, or a field is not what it should be; names the file and the field.
+        """
+        config = parse_config(file, SSLConfig)
+        _check_pem(config.server_key, _KEY, f"{file}: server_key", "an unencrypted private key")
+        _check_pem(config.server_cert, _CERTIFICATE, f"{file}: server_cert", "a certificate")
+        if config.custom_ca or config.client_verify:
+            _check_pem(config.custom_ca, _CERTIFICATE, f"{file}: custom_ca", "certificates of authorities")
+        return cls(config.server_key, config.server_cert, config.custom_ca, config.client_verify)
+
+    def credentials(self) -> Any:
+        """The same for a gRPC server."""
+        import grpc
+
+        return grpc.ssl_server_credentials(
+            [(self.server_key.encode(), self.server_cert.encode())],
+            root_certificates=self.custom_ca.encode() or None,
+            require_client_auth=self.client_verify,
+        )
+
+
+def _read_pem(file: str | Path, label: str, what: str) -> str:
+    try:
+        text = Path(file).read_text("ascii")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not PEM text; expected {what}") from error
+    _check_pem(text, label, str(file), what)
+    return text
+
+
+def _check_pem(text: str, label: str, where: str, what: str) -> None:
+    if "ENCRYPTED" in text or f"{label}-----" not in text or "-----BEGIN " not in text:
+        raise ValueError(f"{where}: holds no PEM block of {what} (-----BEGIN {label}-----)")
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    """Tells a wrong pair, of which gRPC would say no more than that it cannot listen."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        reason = (error.reason or "").replace("_", " ").lower() or str(error)
+        raise ValueError(f"{certificate} and {key}: no certificate with its private key: {reason}") from error
+
+
+def with_port(host: str, port: int) -> str:
+    """``host:port``; an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def warn_if_open(host: str, tls: bool, plain_rest: bool) -> None:
+    """Warns when other machines can reach a port in the clear."""
+    open_ports = [what for what, plain in (("gRPC", not tls), ("REST", plain_rest)) if plain]
+    if open_ports and not is_loopback(host):
+        warnings.warn(
+            f"{' and '.join(open_ports)} on {host} can be reached by other machines without TLS: requests can be read "
+            "and forged",
+            stacklevel=2,
+        )

@@ -79,27 +79,15 @@ class ServerCore:
         """Answers a ClassificationRequest; each example gets its classes, in the model's order."""
         from tensorflow_serving.apis.classification_pb2 import ClassificationResponse
 
-        response = ClassificationResponse()
-        with self.gate.enter(), self.manager.acquire(_spec_of(request)) as version:
-            name, signature = _example_signature(version, request.model_spec)
-            outputs = examples.classify_outputs(signature)
-            values, count = self._run_examples("Classify", version, name, outputs, request.input, timeout)
-            examples.fill_classifications(response.result, values, count)
-            _fill_spec(response.model_spec, version, name)
-        return response
+        asked = examples.classify_outputs, examples.fill_classifications
+        return self._answer_examples("Classify", request, ClassificationResponse(), *asked, timeout)
 
     def regress(self, request: Any, timeout: float | None = None) -> Any:
         """Answers a RegressionRequest; each example gets its value."""
         from tensorflow_serving.apis.regression_pb2 import RegressionResponse
 
-        response = RegressionResponse()
-        with self.gate.enter(), self.manager.acquire(_spec_of(request)) as version:
-            name, signature = _example_signature(version, request.model_spec)
-            outputs = examples.regress_outputs(signature)
-            values, count = self._run_examples("Regress", version, name, outputs, request.input, timeout)
-            examples.fill_regressions(response.result, values, count)
-            _fill_spec(response.model_spec, version, name)
-        return response
+        asked = examples.regress_outputs, examples.fill_regressions
+        return self._answer_examples("Regress", request, RegressionResponse(), *asked, timeout)
 
     def multi_inference(self, request: Any, timeout: float | None = None) -> Any:
         """Answers a MultiInferenceRequest: several signatures of one version, on the same examples."""
@@ -212,6 +200,23 @@ class ServerCore:
         finally:
             if self.metrics is not None:
                 self.metrics.observe_runtime(api, version.model, time.perf_counter() - began)
+
+    def _answer_examples(
+        self,
+        api: str,
+        request: Any,
+        response: Any,
+        outputs_of: Callable[[Any], list[str]],
+        fill: Callable[..., None],
+        timeout: float | None,
+    ) -> Any:
+        """Fills the response of Classify or Regress: they differ in the outputs that they ask for alone."""
+        with self.gate.enter(), self.manager.acquire(_spec_of(request)) as version:
+            name, signature = _example_signature(version, request.model_spec)
+            values, count = self._run_examples(api, version, name, outputs_of(signature), request.input, timeout)
+            fill(response.result, values, count)
+            _fill_spec(response.model_spec, version, name)
+        return response
 
     def _run_examples(
         self, api: str, version: LoadedVersion, signature: str, outputs: list[str], source: Any, timeout: float | None

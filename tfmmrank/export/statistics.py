@@ -13,8 +13,8 @@ import numpy as np
 
 from tfmmrank.data.text import SCRIPTS, script_of, word_count
 from tfmmrank.export.raw_inputs import RawColumns
+from tfmmrank.export.versions import STATISTICS_FILE
 
-STATISTICS_FILE = "assets.extra/training_statistics.json"
 FORMAT = 1
 MOST_LISTS, MOST_PLACES = 2000, 20_000
 BINS, SCORE_BINS, MOST_VALUES = 10, 20, 50

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+#: In a version's folder: what its ranker was trained on, for monitors; written by ``export.statistics``.
+STATISTICS_FILE = "assets.extra/training_statistics.json"
+
 
 def versions_of(model_dir: str | Path) -> list[int]:
     """The versions in a model's folder, ascending; empty when there is no such folder."""

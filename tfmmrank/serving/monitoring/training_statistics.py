@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-STATISTICS_FILE = "assets.extra/training_statistics.json"
+from tfmmrank.export.versions import STATISTICS_FILE
+
 _KINDS = ("numeric", "categorical", "text", "picture")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tfmmrank.data.example_lists import write_record
+from tfmmrank.export.statistics import describe
 from tfmmrank.serving.monitoring.distribution_tests import psi
 from tfmmrank.serving.monitoring.drift import compare
 from tfmmrank.serving.monitoring.drift_counts import Finding, Thresholds
@@ -24,6 +25,7 @@ STATISTICS = {
         "season": {"kind": "categorical", "values": {"summer": 0.5, "winter": 0.3}, "other": 0.2, "missing": 0.5},
         "query": {
             "kind": "text", "characters": {"edges": [5], "shares": [0.5, 0.5]},
+            "words": {"edges": [2], "shares": [0.75, 0.25]},
             "scripts": {"latin": 0.75, "han": 0.25, "other": 0.0}, "missing": 0.0,
         },
         "picture": {"kind": "picture", "missing": 0.1},
@@ -40,8 +42,8 @@ def version(folder, statistics=STATISTICS):
     return path
 
 
-def ranked(query, season, age, scores, known, padding=1):
-    """One list with its answer, padded."""
+def ranked(query, season, age, scores, known, padding=1, beyond=0):
+    """One list with its answer, padded; the answer has so many places beyond those asked for."""
     request, response = wire.PredictRequest(), wire.PredictResponse()
     width = len(scores) + padding
     write_tensor(request.inputs["query"], [query])
@@ -49,22 +51,23 @@ def ranked(query, season, age, scores, known, padding=1):
     write_tensor(request.inputs["age"], np.array([age], np.float32))
     write_tensor(request.inputs["item_ids"], [[f"i{n}" for n in range(len(scores))] + [""] * padding])
     write_tensor(request.inputs["num_items"], np.array([len(scores)], np.int32))
-    write_tensor(response.outputs["scores"], np.array([scores + [-1e9] * padding], np.float32))
-    write_tensor(response.outputs["known"], np.array([known + [False] * padding]))
+    write_tensor(response.outputs["scores"], np.array([scores + [-1e9] * (padding + beyond)], np.float32))
+    write_tensor(response.outputs["known"], np.array([known + [False] * (padding + beyond)]))
     assert len(known) + padding == width
     return request, response
 
 
-def a_hundred_lists():
+def a_hundred_lists(**places):
     """Ten times ten lists whose shares are said beside."""
-    queries = ["hat"] * 4 + ["red shoes"] * 2 + ["红色"] * 3 + [""]  # short 7 of 9; latin 6 of 9; missing 1 of 10
+    # Short 7 of 9; latin 6 of 9; one word, as hat, 4 of 9; missing 1 of 10.
+    queries = ["hat"] * 4 + ["red shoes"] * 2 + ["红色"] * 3 + [""]
     seasons = ["summer"] * 2 + ["winter"] * 2 + ["autumn"] + [""] * 5  # 0.4, 0.4, other 0.2; missing 0.5
-    ages = [10] + [19] + [20] * 3 + [40] * 3 + [np.nan] * 2  # 0.25, 0.375, 0.375; missing 0.2
+    ages = [10] + [19] + [20] * 3 + [40] * 3 + [np.nan, np.inf]  # 0.25, 0.375, 0.375; missing 0.2
     lists = [([0.5, -0.5], [True, True]), ([1.0, -1e8, 2.0], [True, False, True])] * 5  # lengths half and half
     # scores of known items: 15 positive, 5 not; unknown 5 of 25
     for _ in range(10):
         for query, season, age, (scores, known) in zip(queries, seasons, ages, lists, strict=True):
-            yield ranked(query, season, age, scores, known)
+            yield ranked(query, season, age, scores, known, **places)
 
 
 def write_log(folder, messages, model="shop", number=3, signature="rank", **options):
@@ -99,6 +102,7 @@ def test_every_comparison_by_hand(shop):
         ("season", "values"): (50, index([0.5, 0.3, 0.2], [0.4, 0.4, 0.2])),
         ("season", "missing"): (100, 0.0),
         ("query", "characters"): (90, index([0.5, 0.5], [7 / 9, 2 / 9])),
+        ("query", "words"): (90, index([0.75, 0.25], [4 / 9, 5 / 9])),
         ("query", "script"): (90, index([0.75, 0.25], [6 / 9, 3 / 9])),
         ("query", "missing"): (100, index([0, 1], [0.1, 0.9])),
         ("scores", "values"): (200, index([0.5, 0.5], [0.25, 0.75])),
@@ -125,7 +129,13 @@ def test_without_the_key_hashed_categories_are_left_out(shop):
     assert report.hashed == ["season"]
     assert ("season", "values") not in findings(report)
     assert findings(report)["season", "missing"].psi == 0
-    assert "to be compared with its key (--key-file): season" in report.table()
+    assert "to compare it, give the key of then (--key-file): season" in report.table()
+
+
+def test_another_key_is_no_drift(shop):
+    report = compare(*shop, key=b"another key of 16 bytes or more", progress=False)
+    assert report.hashed == ["season"]
+    assert ("season", "values") not in findings(report)
 
 
 def test_plain_categories_need_no_key(tmp_path):
@@ -145,6 +155,27 @@ def test_texts_of_a_log_that_tensorflow_serving_wrote_itself(tmp_path, shop):
             write_record(file, log.SerializeToString())
     plain, hashed = (findings(compare(logs, shop[1], key=KEY, progress=False)) for logs in (tmp_path / "logs", shop[0]))
     assert plain == hashed
+
+
+def test_answers_of_a_batching_server_are_cut_to_what_was_asked(tmp_path, shop):
+    """It leaves them as long as the longest list of the batch; here with and without padding of the client's own."""
+    write_log(tmp_path / "logs", [*a_hundred_lists(padding=0, beyond=40), *a_hundred_lists(padding=2, beyond=1)])
+    report, alone = (compare(logs, shop[1], key=KEY, progress=False) for logs in (tmp_path / "logs", shop[0]))
+    assert (report.lists, report.damaged) == (200, 0)
+    for name, finding in findings(report).items():
+        expected = findings(alone)[name]
+        assert (finding.values, finding.psi) == (2 * expected.values, expected.psi), name
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (2, 3), (3,), (0, 3), ()])
+def test_answers_of_other_shapes_are_damaged(tmp_path, shop, shape):
+    """Three places are asked for."""
+    whole, damaged = (ranked("hat", "", 3, [1.0, 2.0, 3.0], [True] * 3, padding=0) for _ in range(2))
+    damaged[1].outputs["known"].Clear()
+    write_tensor(damaged[1].outputs["known"], np.ones(shape, bool))
+    write_log(tmp_path / "logs", [whole, damaged])
+    report = compare(tmp_path / "logs", shop[1], progress=False)
+    assert (report.lists, report.damaged) == (1, 1)
 
 
 def test_item_columns_are_counted_without_padding(tmp_path):
@@ -222,6 +253,15 @@ def test_few_lists_say_nothing(tmp_path):
     assert {entry["verdict"] for entry in report.to_dict()["findings"]} == {"too few"}
     assert report.worst == 0
     assert "so many lists differ by chance alone" in report.table()
+    assert "training had" not in report.table()
+
+
+def test_a_training_of_few_lists_is_told_as_such(tmp_path, shop):
+    """However many are logged: a bin less one over 30 lists of training is more than half of what is worth a look."""
+    small = version(tmp_path, {**STATISTICS, "lists": 30})
+    report = compare(shop[0], small, key=KEY, progress=False)
+    assert report.thresholds.verdict(findings(report)["age", "values"]) == "too few"
+    assert "training had 30 lists; where it is so, no log will tell" in report.table()
 
 
 def test_verdicts():
@@ -268,11 +308,12 @@ def test_statistics_that_are_none(tmp_path, change, message):
 
 def test_what_training_never_saw_is_not_compared(tmp_path, shop):
     columns = {
-        "age": {"kind": "numeric", "edges": [], "shares": [0], "missing": 1.0},
+        "age": describe("numeric", np.array([np.nan, np.inf], np.float32)),
         "season": {"kind": "categorical", "values": {}, "other": 0, "missing": 1.0},
+        "query": describe("text", np.array([b"", b""], object)),
     }
     found = findings(compare(shop[0], version(tmp_path, {"version": 1, "columns": columns}), key=KEY, progress=False))
-    assert set(found) == {("age", "missing"), ("season", "missing"), ("item ids", "unknown")}
+    assert set(found) == {("age", "missing"), ("season", "missing"), ("query", "missing"), ("item ids", "unknown")}
     assert found["age", "missing"].by_chance == pytest.approx(1 / 100)  # of training the number of lists is not known
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class DriftReport:
         findings: the comparisons.
         thresholds: how their indices are read.
         not_logged: columns of the statistics that no request held, such as item columns where items come by id.
-        hashed: categorical columns that could not be compared for want of the log's key.
+        hashed: categorical columns that could not be compared for want of the log's key, or with a wrong one.
+        training_lists: lists that the version was trained on.
         files: files read.
         partial: files left out because they are still being written.
         damaged: records that could not be read.
@@ -48,6 +49,7 @@ class DriftReport:
     thresholds: Thresholds
     not_logged: list[str]
     hashed: list[str]
+    training_lists: float
     files: int
     partial: int
     damaged: int
@@ -86,8 +88,13 @@ class DriftReport:
         if self.not_logged:
             notes.append(f"not in the log: {', '.join(self.not_logged)}")
         if self.hashed:
-            notes.append(f"hashed in the log, to be compared with its key (--key-file): {', '.join(self.hashed)}")
-        if any(not self.thresholds.enough(finding) for finding in self.findings):
+            notes.append(
+                f"hashed in the log; to compare it, give the key of then (--key-file): {', '.join(self.hashed)}"
+            )
+        few = [finding for finding in self.findings if not self.thresholds.enough(finding)]
+        if any(self._for_ever(finding) for finding in few):
+            notes.append(f"too few: training had {self.training_lists:,.0f} lists; where it is so, no log will tell")
+        if not all(self._for_ever(finding) for finding in few):
             notes.append("too few: so many lists differ by chance alone; log more, or for longer")
         for name, count in self.others.items():
             notes.append(f"left out: {count:,} requests of {name}")
@@ -96,6 +103,11 @@ class DriftReport:
         if self.partial:
             notes.append(f"left out: {self.partial} files still being written")
         return notes
+
+    def _for_ever(self, finding: Finding) -> bool:
+        """Whether training's lists alone are too few, however many are logged."""
+        of_training = finding.lists / (finding.lists + self.training_lists)
+        return not self.thresholds.enough(replace(finding, by_chance=finding.by_chance * of_training))
 
 
 def compare(
@@ -112,7 +124,7 @@ def compare(
         logs: a folder of request logs, or one file.
         version_dir: the version's folder, such as ``models/shop/3``.
         model: the model's name in the log; default: that of the folder.
-        key: of the log's hashes; without it hashed categories cannot be compared.
+        key: of the log's hashes; without it, or with another, hashed categories are not compared.
         thresholds: default: 0.1 and 0.25.
         progress: whether to show a progress bar.
 
@@ -145,6 +157,7 @@ def compare(
         thresholds or Thresholds(),
         [watch.name for watch in watches if isinstance(watch, _ColumnWatch) and not watch.seen],
         [watch.name for watch in watches if isinstance(watch, _ColumnWatch) and watch.hashed],
+        statistics.lists,
         len(log.files),
         log.partial,
         log.damaged,
@@ -162,14 +175,20 @@ class _ColumnWatch:
 
     def __init__(self, name: str, column: Column, key: bytes | None) -> None:
         self.name, self._kind, self._key = name, column.kind, key
-        self.seen = self.hashed = False
+        self.seen = self._named = self._hashes = False
         self._missing = ShareCount(column.missing)
         self._numbers = HistogramCount(column.histogram) if column.histogram else None
+        self._words = HistogramCount(column.words) if column.words else None
         self._categories = CategoryCount(column.categories) if column.categories else None
         # A value is logged as it is, or as its hash.
         self._names = {value.encode(): value for value in column.categories}
         if key is not None:
             self._names |= {keyed_hash(key, name, value.encode()): value for value in column.categories}
+
+    @property
+    def hashed(self) -> bool:
+        """Whether it was logged as hashes that no key here reads: of a new category is one that others stand beside."""
+        return self._hashes and (self._key is None or not self._named)
 
     def add(self, logged: LoggedLists) -> None:
         """Counts a request's values. Raises ValueError where the column is logged as one of another kind."""
@@ -184,7 +203,7 @@ class _ColumnWatch:
             )
         if self._kind == "numeric":
             numbers = values.reshape(-1).astype(float)
-            self._missing.add(np.isnan(numbers), lists)
+            self._missing.add(~np.isfinite(numbers), lists)  # as the model and the training statistics see it
             self._count_numbers(numbers, lists)
             return
         present = [value for value in values.tolist() if value]
@@ -200,9 +219,8 @@ class _ColumnWatch:
 
     def _count_categories(self, present: Iterable[bytes], lists: int) -> None:
         names = [self._names.get(value) for value in present]
-        self.hashed |= self._key is None and any(
-            name is None and _HASH.fullmatch(value) for name, value in zip(names, present, strict=True)
-        )
+        self._named |= any(name is not None for name in names)
+        self._hashes |= any(name is None and _HASH.fullmatch(value) for name, value in zip(names, present, strict=True))
         if self._categories is not None:
             self._categories.add(names, lists)
 
@@ -213,6 +231,8 @@ class _ColumnWatch:
             statistics = np.array([text_statistics(value) for value in present], np.int64).reshape(-1, 3)
         statistics = statistics[statistics[:, 0] > 0]
         self._count_numbers(statistics[:, 0].astype(float), lists)
+        if self._words is not None:
+            self._words.add(statistics[:, 1].astype(float), lists)
         if self._categories is not None:
             self._categories.add([SCRIPTS[script] for script in statistics[:, 2]], lists)
 
@@ -221,6 +241,7 @@ class _ColumnWatch:
         numbers, categories = ("characters", "script") if self._kind == "text" else ("values", "values")
         found = [
             self._numbers and self._numbers.finding(self.name, numbers, training_lists),
+            self._words and self._words.finding(self.name, "words", training_lists),
             self._categories and not self.hashed and self._categories.finding(self.name, categories, training_lists),
             self._missing.finding(self.name, "missing", training_lists),
         ]

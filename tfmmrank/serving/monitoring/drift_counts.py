@@ -21,7 +21,7 @@ class Finding:
 
     Attributes:
         column: a column, or ``scores``, ``list length``, ``item ids``.
-        what: ``values``, ``characters``, ``script``, ``missing`` or ``unknown``.
+        what: ``values``, ``characters``, ``words``, ``script``, ``missing`` or ``unknown``.
         values: how many were seen.
         lists: in how many lists.
         psi: population stability index.

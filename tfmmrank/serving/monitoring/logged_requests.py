@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from tfmmrank.data.example_lists import read_records_or_damage
-from tfmmrank.serving.monitoring.log_privacy import STATISTICS
+from tfmmrank.serving.monitoring.log_privacy import OUTPUTS, STATISTICS
 from tfmmrank.serving.monitoring.rotating_records import PARTIAL, SUFFIX
 from tfmmrank.serving.protocol import wire
 from tfmmrank.serving.protocol.tensors import read_tensor
@@ -24,7 +24,7 @@ class LoggedLists:
 
     Attributes:
         inputs: arrays by input, as logged (``log_privacy`` says what that is).
-        outputs: ``scores`` and ``known``.
+        outputs: ``scores`` and ``known``, those that were asked for.
         sizes: the lists' lengths ``[B]``.
         mask: which places are no padding, bool ``[B, L]``.
     """
@@ -100,16 +100,19 @@ class LoggedRequests:
 
 
 def _lists_of(log: Any) -> LoggedLists:
-    """Raises ValueError where shapes do not fit each other."""
+    """Raises ValueError where shapes do not fit each other.
+
+    Outputs may have more places than the inputs: a batching server leaves them as long as the batch's longest list.
+    """
     inputs = {name: read_tensor(tensor) for name, tensor in log.request.inputs.items()}
-    outputs = {name: read_tensor(tensor) for name, tensor in log.response.outputs.items()}
+    outputs = {name: read_tensor(log.response.outputs[name]) for name in OUTPUTS if name in log.response.outputs}
     sizes = inputs.pop("num_items")
-    arrays = {**inputs, **outputs}
-    width = max((array.shape[1] for name, array in arrays.items() if _per_place(name, array)), default=0)
+    width = max((array.shape[1] for name, array in inputs.items() if _per_place(name, array)), default=0)
+    outputs = {name: array[:, :width] if array.ndim == 2 else array for name, array in outputs.items()}
     if sizes.ndim != 1 or (sizes > width).any():
         raise ValueError(f"num_items is {sizes.tolist()} beside lists of {width} places")
-    for name, array in arrays.items():
-        axes = (len(sizes), width) if _per_place(name, array) else (len(sizes),)
+    for name, array in {**inputs, **outputs}.items():
+        axes = (len(sizes), width) if name in outputs or _per_place(name, array) else (len(sizes),)
         if array.shape[: len(axes)] != axes:
             raise ValueError(f"{name} has shape {array.shape} beside {len(sizes)} lists of {width} places")
     return LoggedLists(inputs, outputs, sizes, np.arange(width) < sizes[:, None])

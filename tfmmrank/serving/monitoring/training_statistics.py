@@ -1,19 +1,7 @@
-"""What a model was trained on, as histograms: ``assets.extra/training_statistics.json`` in a version's folder.
+"""A version's training statistics, read: what ``export.statistics.training_statistics`` describes.
 
-    {"version": 1,
-     "lists": 2000,
-     "columns": {
-       "price":   {"kind": "numeric", "edges": […], "shares": […], "missing": 0.1},
-       "season":  {"kind": "categorical", "values": {"summer": 0.4, …}, "other": 0.1, "missing": 0.2},
-       "query":   {"kind": "text", "characters": {"edges": […], "shares": […]},
-                   "scripts": {"latin": 0.7, "han": 0.2, "other": 0.1}, "missing": 0.0},
-       "picture": {"kind": "picture", "missing": 0.05}},
-     "scores":      {"edges": […], "shares": […]},
-     "list_length": {"edges": […], "shares": […]}}
-
-``shares[i]`` counts values from ``edges[i - 1]`` on and below ``edges[i]``, unbounded below the first edge and from the
-last on: there is one share more than edges. Shares are brought to a sum of 1, which leaves the missing values aside.
-``lists``, how many were counted, may be left out, and so may scores, list lengths and a text's parts.
+``lists`` may be left out, and so may scores, list lengths and a text's parts. Shares are brought to a sum of 1, which
+leaves the missing values aside.
 """
 
 from __future__ import annotations
@@ -47,12 +35,14 @@ class Column:
         missing: share of missing values.
         histogram: of a numeric column's values, or a text's characters; None where nothing was counted.
         categories: share by value of a categorical column, or by script of a text; others have what is left to 1.
+        words: of a text's words; None where nothing was counted.
     """
 
     kind: str
     missing: float
     histogram: Histogram | None
     categories: dict[str, float]
+    words: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -98,8 +88,8 @@ def _statistics(content: Any) -> TrainingStatistics:
         raise ValueError(f"has version {content['version']}")
     return TrainingStatistics(
         {name: _column(name, column) for name, column in content["columns"].items()},
-        _histogram("scores", content["scores"]) if content.get("scores") else None,
-        _histogram("list_length", content["list_length"]) if content.get("list_length") else None,
+        _histogram("scores", content.get("scores")),
+        _histogram("list_length", content.get("list_length")),
         float(content.get("lists") or np.inf),
     )
 
@@ -114,17 +104,22 @@ def _column(name: str, column: Any) -> Column:
     if kind == "numeric":
         return Column(kind, missing, _histogram(name, column), {})
     if kind == "text":
-        characters = column.get("characters")
-        histogram = _histogram(name, characters) if characters else None
-        return Column(kind, missing, histogram, _categories(name, column.get("scripts") or {}, 0.0))
+        scripts = _categories(name, column.get("scripts") or {}, 0.0)
+        return Column(
+            kind, missing, _histogram(name, column.get("characters")), scripts, _histogram(name, column.get("words"))
+        )
     if kind == "categorical":
         return Column(kind, missing, None, _categories(name, column["values"], column["other"]))
     return Column(kind, missing, None, {})
 
 
 def _histogram(name: str, content: Any) -> Histogram | None:
-    """None where nothing was counted."""
+    """None where it is left out, or nothing was counted."""
+    if not content:
+        return None
     edges, shares = np.asarray(content["edges"], float), np.asarray(content["shares"], float)
+    if not edges.size and not shares.size:
+        return None
     if edges.ndim != 1 or shares.shape != (len(edges) + 1,):
         raise ValueError(
             f'"{name}" has {edges.size} edges and {shares.size} shares; expected one share more than edges'

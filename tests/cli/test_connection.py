@@ -1,4 +1,4 @@
-"""``rank`` and ``load-test`` against a server without a model: labels, TLS, tables and exit codes."""
+"""``rank``, ``load-test`` and ``promote`` against servers without a model: labels, TLS, tables and exit codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 from tests.serving.fake_server import FakeServer
-from tfmmrank.cli.main import FAILED, FINE, run
+from tests.serving.model_server import ModelServer
+from tfmmrank.cli.main import FAILED, FINE, MISUSE, run
 
 
 @pytest.fixture
@@ -33,7 +34,9 @@ def test_the_label_is_asked_for(server, requests):
     assert [request.model_spec.version_label for request in server.requests] == ["canary", "stable", "stable"]
 
 
-def test_mutual_tls(tmp_path, requests, capsys):
+@pytest.fixture
+def mutual_tls(tmp_path):
+    """A server's credentials, and the options of a client that it lets in."""
     authority = trustme.CA()
     ours, theirs = authority.issue_cert("client"), authority.issue_cert("127.0.0.1")
     files = {"ca": authority.cert_pem, "cert": ours.cert_chain_pems[0], "key": ours.private_key_pem}
@@ -42,7 +45,11 @@ def test_mutual_tls(tmp_path, requests, capsys):
         pem.write_to_path(tmp_path / name)
         options += [f"--tls-{name}", str(tmp_path / name)]
     pair = (theirs.private_key_pem.bytes(), theirs.cert_chain_pems[0].bytes())
-    credentials = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), require_client_auth=True)
+    return grpc.ssl_server_credentials([pair], authority.cert_pem.bytes(), require_client_auth=True), options
+
+
+def test_mutual_tls(mutual_tls, tmp_path, requests, capsys):
+    credentials, options = mutual_tls
     with FakeServer(credentials=credentials) as server:
         asked = ["--address", server.address, *options]
         assert run(["rank", "red", "--items", "i1,i3", *asked]) == FINE
@@ -51,6 +58,22 @@ def test_mutual_tls(tmp_path, requests, capsys):
     (tmp_path / "key").write_text("none")
     assert run(["rank", "red", "--items", "i1", *asked]) == FAILED
     assert f"{tmp_path / 'key'}: are no certificate with its private key" in capsys.readouterr().err
+
+
+def test_promote_over_mutual_tls(mutual_tls, tmp_path, capsys):
+    credentials, options = mutual_tls
+    (tmp_path / "shop" / "2").mkdir(parents=True)
+    config = f'model_config_list {{ config {{ name: "shop" base_path: "{tmp_path / "shop"}" }} }}'
+    (tmp_path / "models.config").write_text(config)
+    promote = ["promote", str(tmp_path / "models.config"), "shop", "--version", "2", "--label", "stable"]
+    with ModelServer(config, found=[2], credentials=credentials) as server:
+        assert run([*promote, "--address", server.address, *options[:2]]) == FAILED  # without a certificate of its own
+        assert (tmp_path / "models.config").read_text() == config
+        assert run([*promote, "--address", server.address, *options]) == FINE
+        assert server.labels == {"stable": 2}
+    capsys.readouterr()
+    assert run([*promote, *options]) == MISUSE
+    assert "TLS is for a running server: give its --address too" in capsys.readouterr().err
 
 
 def test_load_tests_table_and_exit_code(server, requests, capsys):

@@ -19,12 +19,13 @@ class ModelServer:
         config: what it starts with; all versions in it are AVAILABLE.
         found: versions that it finds in the model's folder.
         broken: versions that fail to load.
+        credentials: for TLS.
 
     Attributes:
         reloads: labels and versions of each configuration it was asked to take.
     """
 
-    def __init__(self, config: str, found=(1, 2, 3), broken=()) -> None:
+    def __init__(self, config: str, found=(1, 2, 3), broken=(), credentials=None) -> None:
         from google.protobuf import text_format
 
         self.found, self.broken = set(found), set(broken)
@@ -52,7 +53,9 @@ class ModelServer:
                 )
             ]
         )
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        host = "127.0.0.1:0"
+        port = self._server.add_secure_port(host, credentials) if credentials else self._server.add_insecure_port(host)
+        self.address = f"127.0.0.1:{port}"
         self._server.start()
 
     @property

@@ -341,6 +341,19 @@ def test_an_interrupt_leaves_all_as_it_was(write):
     assert file.read_bytes() == before
 
 
+def test_a_file_that_another_process_changed_stays_and_the_server_goes_back(write):
+    file = write()
+
+    def edit(_):
+        file.write_text("# theirs\n", "utf-8")
+
+    with ModelServer(file.read_text("utf-8")) as server, connected(server) as service:
+        with pytest.raises(ValueError, match="was changed by another process meanwhile"):
+            promote(file, "shop", 2, "canary", service, tell=edit)
+        assert server.reloads[-1] == ({"stable": 1}, [1])
+    assert file.read_text("utf-8") == "# theirs\n"
+
+
 def test_reload_request_is_tf_servings():
     from tensorflow_serving.apis import model_management_pb2
 

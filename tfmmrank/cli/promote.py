@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tfmmrank.cli.connection import with_tls
 from tfmmrank.cli.output import Output, with_output
 
 if TYPE_CHECKING:
+    from tfmmrank.serving import Tls
     from tfmmrank.serving.rollout.promotion import Promotion
 
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--label", default=None, help="stable, canary, or any other. Default: the version is only loaded.")
 @click.option("--rollback", is_flag=True, help="Take the model's latest promotion back instead.")
 @click.option("--address", default=None, metavar="HOST:PORT", help="A running server's gRPC port, to bring it there.")
+@with_tls
 @click.option(
     "--base-path", type=click.Path(path_type=Path), default=None,
     help="The model's folder on this machine. Default: what the file says.",
@@ -40,6 +43,7 @@ def command(
     address: str | None,
     base_path: Path | None,
     timeout: float,
+    tls: Tls | None,
 ) -> None:
     """Move a label of MODEL to another version in MODELS_CONFIG, and back with --rollback.
 
@@ -58,11 +62,13 @@ def command(
         raise click.UsageError("--rollback takes neither --version nor --base-path")
     if not rollback and version is None:
         raise click.UsageError("which version? Give --version, or --rollback")
+    if tls is not None and address is None:
+        raise click.UsageError("TLS is for a running server: give its --address too")
 
     from tfmmrank.serving.rollout import promotion
     from tfmmrank.serving.rollout.model_service import ModelService
 
-    with ModelService(address) if address else contextlib.nullcontext() as server:
+    with ModelService(address, timeout=timeout, tls=tls) if address else contextlib.nullcontext() as server:
         if rollback:
             made = promotion.rollback(models_config, model, label, server, timeout, output.say)
         else:

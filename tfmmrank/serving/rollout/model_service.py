@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from tfmmrank.serving.client.transport import Tls, open_channel
 from tfmmrank.serving.protocol import wire
 
 AVAILABLE, END = 30, 50  # ModelVersionStatus.State
@@ -36,11 +37,12 @@ class ModelService:
         address: ``host:port`` of its gRPC port.
         timeout: seconds for one call; a reload may wait until models that are new to the server are loaded.
         pause: seconds between two looks at a version that is coming up.
+        tls: for an encrypted connection.
     """
 
-    def __init__(self, address: str, timeout: float = 60.0, pause: float = 0.5) -> None:
+    def __init__(self, address: str, timeout: float = 60.0, pause: float = 0.5, tls: Tls | None = None) -> None:
         self.address, self.timeout, self.pause = address, timeout, pause
-        self._channel = grpc.insecure_channel(address)
+        self._channel = open_channel(grpc, address, tls, keepalive=None)
 
     def close(self) -> None:
         """Closes the connection."""

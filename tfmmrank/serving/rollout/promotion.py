@@ -164,8 +164,10 @@ def _bring(
         file.write(target)
         server.reload(target)
     except BaseException as error:
-        file.restore()
-        _take_back(server, file.config, error)
+        try:
+            file.restore()
+        finally:
+            _take_back(server, file.config, error)
         raise
     return True
 

@@ -51,11 +51,17 @@ def replica(name: str, state: str = "AVAILABLE"):
 
 
 class Envoy:
-    """A running Envoy in front of replicas, with the deployment's configuration but for addresses and intervals."""
+    """A running Envoy in front of replicas, with the deployment's configuration but for addresses and intervals.
 
-    def __init__(self, folder: Path, endpoints: list[tuple[int, int]]) -> None:
+    Args:
+        folder: for its files.
+        endpoints: gRPC and REST port of each replica.
+        hurry: whether connections live a fifth of a second.
+    """
+
+    def __init__(self, folder: Path, endpoints: list[tuple[int, int]], hurry: bool = False) -> None:
         config = folder / "envoy.json"
-        config.write_text(json.dumps(_configuration(endpoints)))
+        config.write_text(json.dumps(_configuration(endpoints, hurry)))
         admin = folder / "admin"
         options = ["--concurrency", "1", "--use-dynamic-base-id", "--admin-address-path", admin, "--log-level", "error"]
         self._process = subprocess.Popen(["envoy", "-c", config, *options], stderr=(folder / "log").open("w"))
@@ -70,8 +76,12 @@ class Envoy:
 
     def wait_healthy(self, count: int) -> None:
         """Until so many replicas count as healthy."""
-        name = "cluster.ranker.membership_healthy"
-        wait_until(lambda: self._get(f"/stats?filter=^{name}$").split() == [f"{name}:", str(count)])
+        wait_until(lambda: self.count("cluster.ranker.membership_healthy") == count)
+
+    def count(self, name: str) -> int:
+        """One of its statistics; -1 as long as there is none."""
+        found = self._get(f"/stats?filter=^{name}$").split()
+        return int(found[1]) if found else -1
 
     def stop(self) -> None:
         self._process.kill()
@@ -85,11 +95,16 @@ class Envoy:
             return ""
 
 
-def _configuration(endpoints: list[tuple[int, int]]) -> dict:
+def _configuration(endpoints: list[tuple[int, int]], hurry: bool) -> dict:
     (config,) = documents("envoy/envoy.yaml")
     config["admin"]["address"]["socket_address"]["port_value"] = 0
     for listener in config["static_resources"]["listeners"]:
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        if hurry and listener["name"] == "grpc":
+            assert "max_connection_duration" in manager["common_http_protocol_options"]
+            assert "drain_timeout" in manager
+            manager["common_http_protocol_options"]["max_connection_duration"] = manager["drain_timeout"] = "0.2s"
     ranker = next(cluster for cluster in config["static_resources"]["clusters"] if cluster["name"] == "ranker")
     ranker["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
         {

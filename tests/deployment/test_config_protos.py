@@ -12,6 +12,7 @@ from tfmmrank.serving.protocol import config_protos
 from tfmmrank.serving.protocol.config_protos import BatchingParameters, MonitoringConfig, SSLConfig, parse_config
 
 CONFIG = SERVING / "config"
+MAKE_SSL = CONFIG / "make_ssl_config.sh"
 FILES = {
     "models.config": ModelServerConfig,
     "batching.config": BatchingParameters,
@@ -60,7 +61,10 @@ def test_ssl_config_from_certificates(tmp_path):
     for name, pem in files.items():
         pem.write_to_path(tmp_path / name)
     written = tmp_path / "ssl.secret.config"
-    written.write_text(run([CONFIG / "make_ssl_config.sh", *(tmp_path / name for name in files)]))
+    told = run(["bash", "-c", 'umask 022; exec "$@"', "", MAKE_SSL, *(tmp_path / name for name in files), written])
+    assert written.stat().st_mode & 0o777 == 0o600, "others could read the private key"
+    user = documents("compose.yaml")[0]["services"]["tfserving"]["user"].split(":")[0]
+    assert f"chown {user} {written}" in told
     ssl = parse_config(written, SSLConfig)
     for name, pem in files.items():
         assert getattr(ssl, name).encode() == pem.bytes()
@@ -69,11 +73,13 @@ def test_ssl_config_from_certificates(tmp_path):
 
 def test_ssl_config_of_the_wrong_file(tmp_path):
     (tmp_path / "key").write_text("no key\n")
-    done = subprocess.run(
-        [CONFIG / "make_ssl_config.sh", *[tmp_path / "key"] * 3], capture_output=True, text=True, timeout=60
-    )
+    (tmp_path / "written").write_text("as before")
+    files = [*[tmp_path / "key"] * 3, tmp_path / "written"]
+    done = subprocess.run([MAKE_SSL, *files], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"{tmp_path / 'key'}: no PEM block" in done.stderr
+    assert (tmp_path / "written").read_text() == "as before"
+    assert {path.name for path in tmp_path.iterdir()} == {"key", "written"}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -19,10 +19,11 @@ def replicas():
 
 
 @pytest.fixture
-def envoy(replicas, tmp_path):
+def envoy(replicas, tmp_path, request):
     if shutil.which("envoy") is None:
         pytest.skip("envoy is not installed")
-    envoy = Envoy(tmp_path, [(port, rest.server_port) for _, port, rest in replicas])
+    ports = [(port, rest.server_port) for _, port, rest in replicas]
+    envoy = Envoy(tmp_path, ports, hurry=getattr(request, "param", False))
     yield envoy
     envoy.stop()
 
@@ -77,6 +78,14 @@ def test_unavailable_is_asked_again_elsewhere(replicas, envoy, channel):
     a.code = grpc.StatusCode.UNAVAILABLE
     assert {ask(channel) for _ in range(20)} == {"b"}
     assert a.asked >= 1
+
+
+@pytest.mark.parametrize("envoy", [True], indirect=True, ids=["hurry"])
+def test_connections_end_and_no_request_fails(envoy, channel):
+    """So that a pod that ends is left: the client goes elsewhere, and notices nothing."""
+    envoy.wait_healthy(2)
+    wait_until(lambda: ask(channel) and envoy.count("http.grpc.downstream_cx_destroy") >= 3)
+    assert envoy.count("http.grpc.downstream_cx_max_duration_reached") >= 3
 
 
 @pytest.mark.parametrize("code", ["INTERNAL", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])

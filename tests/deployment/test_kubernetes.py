@@ -147,11 +147,21 @@ def test_a_pod_ends_after_its_last_connection(pod, container):
 
 
 def test_envoys_pod_ends_after_its_last_request(resources):
+    """A request comes at the latest when its connection's age and drain time are over, and runs as long as it may."""
     spec = resources["Deployment", "ranker-envoy"]["spec"]["template"]["spec"]
     sleep = float(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-    longest = max(map(float, re.findall(r" timeout: (\d+)s", (SERVING / "envoy" / "envoy.yaml").read_text("utf-8"))))
-    assert sleep >= longest
+    (config,) = documents("envoy/envoy.yaml")
+    listener = next(each for each in config["static_resources"]["listeners"] if each["name"] == "grpc")
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    routes = [route for host in manager["route_config"]["virtual_hosts"] for route in host["routes"]]
+    longest = max(seconds(route["route"]["timeout"]) for route in routes if "route" in route)
+    age, drain = manager["common_http_protocol_options"]["max_connection_duration"], manager["drain_timeout"]
+    assert sleep >= seconds(age) + seconds(drain) + longest
     assert spec["terminationGracePeriodSeconds"] > sleep
+
+
+def seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))
 
 
 def test_pods_have_few_rights(resources):

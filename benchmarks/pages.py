@@ -7,10 +7,11 @@ A table stands between comments ``NAME: begin`` and ``NAME: end``, and stays as 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,18 +210,59 @@ def _row(found: dict[str, Any], name: str) -> str:
 
 def figures_table(found: dict[str, Any]) -> str:
     """A section's figures, a line each."""
-    lines = ["| what | figure | value |", "| --- | --- | ---: |"]
-    for what, figures in found["figures"].items():
-        for number, (figure, value) in enumerate(figures.items()):
-            lines.append(f"| {what if number == 0 else ''} | {figure} | {_figure(value)} |")
     seeds = ", ".join(map(str, found["seeds"]))
     taken = f"Medians of {found['rounds']} rounds in which both ways take turns. " if "rounds" in found else ""
-    lines += ["", f"{taken}Seed {seeds}, {found['machine']}, {found['date']}, {found['minutes']:.0f} minutes."]
-    return "\n".join([*lines, ""])
+    caption = f"{taken}Seed {seeds}, {found['machine']}, {found['date']}, {found['minutes']:.0f} minutes."
+    return "\n".join([*_long(list(found["figures"].items())), "", caption, ""])
 
 
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def serving_table(found: dict[str, Any]) -> str:
+    """A section's figures: rows that follow one another with the same figures are lines of one table."""
+    tables: list[list[str]] = []
+    alone: list[tuple[str, dict[str, Any]]] = []  # rows that have no such neighbours: a line a figure
+    for figures, grouped in itertools.groupby(found["figures"].items(), key=lambda row: tuple(row[1])):
+        rows = list(grouped)
+        if len(rows) == 1:
+            alone += rows
+            continue
+        tables += [_long(alone), _wide(figures, rows)]
+        alone = []
+    tables.append(_long(alone))
+    values = [value for row in found["figures"].values() for value in row.values()]
+    ranges = "Medians of several rounds [least, greatest], unless a figure's name says otherwise. "
+    caption = ranges if any(isinstance(value, list) for value in values) else ""
+    caption += f"{found['machine']}, {found['date']}, {found['minutes']:.0f} minutes."
+    return "\n\n".join(["\n".join(lines) for lines in tables if lines] + [caption]) + "\n"
+
+
+def _long(rows: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    lines = ["| what | figure | value |", "| --- | --- | ---: |"] if rows else []
+    for what, figures in rows:
+        for number, (figure, value) in enumerate(figures.items()):
+            lines.append(f"| {what if number == 0 else ''} | {figure} | {_figure(value)} |")
+    return lines
+
+
+def _wide(figures: Iterable[str], rows: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+    names = list(figures)
+    lines = [f"| | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    return lines + [f"| {what} | {' | '.join(_figure(row[name]) for name in names)} |" for what, row in rows]
+
+
+def _figure(value: Any) -> str:
+    """A number to three digits or three decimals, a count whole, a value with the range around it, yes or no."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        middle, low, high = map(_figure, value)
+        return f"{middle} [{low}, {high}]"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3}f}"
 
 
 def fill(text: str, block: str, table: str) -> str:
@@ -244,8 +286,10 @@ def main() -> None:
         _rewrite(ROOT / name, "figures", demo, lambda found, language=language: demo_table(found, language))
         _rewrite(ROOT / name, "real figures", real, lambda found, language=language: real_table(found, language))
     for section, found in results.items():
-        page = SERVING if section.startswith("serving_") else QUALITY
-        _rewrite(ROOT / page, section, found, systems_table if "systems" in found else figures_table)
+        if section.startswith("serving_"):
+            _rewrite(ROOT / SERVING, section, found, serving_table)
+        else:
+            _rewrite(ROOT / QUALITY, section, found, systems_table if "systems" in found else figures_table)
 
 
 def _rewrite(page: Path, block: str, found: Any, table: Callable[[Any], str]) -> None:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ _ROUNDS = 9  # of timing
 _STAMP = "bench.sha256"  # in a run's folder: what it was trained by
 #: Of the package, what a training's result may depend on.
 _TRAINS = ("data", "encoders", "towers", "fusion", "matching", "objectives", "training", ".")
+_LIBRARIES = ("tensorflow", "tf-keras", "tensorflow-text", "tensorflow-ranking", "keras-nlp", "lightgbm", "numpy")
 _PEERS = "peers.npz"  # in a run's folder: their scores, and what they chose
 
 
@@ -162,8 +164,9 @@ def _digest(recipe: Any) -> str:
 
 
 def _code(parts: Sequence[str], rooms: Sequence[str]) -> str:
-    """Changes with the parts, and with the package's code in these rooms."""
-    digest = hashlib.sha256("\n".join(parts).encode())
+    """Changes with the parts, with the package's code in these rooms, and with the libraries that it rests on."""
+    versions = [f"{name} {version(name)}" for name in _LIBRARIES]
+    digest = hashlib.sha256("\n".join([*versions, *parts]).encode())
     for file in sorted(file for room in rooms for file in (ROOT / "tfmmrank" / room).glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

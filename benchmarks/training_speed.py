@@ -161,10 +161,13 @@ def trained(folder: Path, rounds: int) -> _Lines:
     lines: _Lines = []
     batch_size, list_size = 16, 16
     towers = {
-        "BERT, 3 x 192, 32 tokens": lambda: PretrainedTextTower(
+        "6-layer MiniLM, 24 tokens": lambda: PretrainedTextTower(
             ["title"],
-            encoder=bert(192, 3, 3, 768, max_tokens=32, trainable_blocks=None, dropout=0.0),
+            encoder=bert(384, 6, 12, 1536, max_tokens=24, trainable_blocks=None, dropout=0.0),
             name="title",
+        ),
+        "EfficientNet-Lite0 at 64 pixels": lambda: PretrainedImageTower(
+            ["image"], encoder=EfficientNetLite0Encoder(size=64, trainable_blocks=None), name="image"
         ),
         "small CNN at 64 pixels": lambda: ImageTower(["image"], size=64, dropout=0.0, name="image"),
     }

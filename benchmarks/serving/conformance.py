@@ -1,4 +1,4 @@
-"""The conformance tests, counted by what they ask."""
+"""The conformance tests, counted by what they ask the embedded server."""
 
 from __future__ import annotations
 
@@ -11,25 +11,37 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from benchmarks.examples import ROOT
-from benchmarks.serving.latency import Figures
+from benchmarks.serving.figures import Figures
+
+_ANY, _ALL = "any of these", "all of tests/serving"
 
 
 def conformance(out: Path) -> Figures:
-    """Runs ``tests/serving`` against the embedded server, or the one at TFMMRANK_SERVING_ADDRESS."""
+    """Runs ``tests/serving`` against the embedded server, and counts the tests in which it answered, by method.
+
+    A test that asks several methods counts for each, one that asks over REST for the REST API too. Tests that ask no
+    server (arithmetic, clients of a scripted server), or one in another process, are in the last line alone.
+
+    Raises:
+        RuntimeError: when a test fails.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TFMMRANK_SERVING_")}
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "tests/serving", f"--junitxml={report}"]
-        ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
-        cases = list(ElementTree.parse(report).iter("testcase"))
-    found: dict[str, Counter[str]] = {}
-    for case in cases:
-        asked = str(case.get("classname")).rpartition(".test_")[2].replace("_", " ")
-        outcome = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed")
-        found.setdefault(asked, Counter())[outcome] += 1
-    figures = {
-        f"tests/serving, {asked}": {outcome: float(count) for outcome, count in counts.items()}
-        for asked, counts in sorted(found.items())
-    }
-    figures["tests/serving, all"] = {"tests": float(len(cases)), "exit code": float(ended.returncode)}
-    where = os.environ.get("TFMMRANK_SERVING_ADDRESS")
-    return {f"{name} (at {where})": counts for name, counts in figures.items()} if where else figures
+        plugin = ["-p", "benchmarks.serving.asked", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", *plugin, "tests/serving"]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        if ended.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with {ended.returncode}:\n{ended.stdout[-5000:]}")
+        return count(ElementTree.parse(report).getroot())
+
+
+def count(report: ElementTree.Element) -> Figures:
+    """Tests by method of a JUnit report that ``benchmarks.serving.asked`` was told in."""
+    passed, skipped = Counter[str](), Counter[str]()
+    for case in report.iter("testcase"):
+        asked = {str(found.get("value")) for found in case.iter("property") if found.get("name") == "asked"}
+        rows = [*asked, *([_ANY] if asked else []), _ALL]
+        (skipped if case.find("skipped") is not None else passed).update(rows)
+    order = sorted(passed | skipped, key=lambda name: (name == _ALL, name == _ANY, name))
+    return {name: {"tests passed": passed[name], "skipped": skipped[name]} for name in order}

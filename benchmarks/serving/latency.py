@@ -2,122 +2,163 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving.models import Model, shop_model
-from benchmarks.serving.running import Process, back_to_back, milliseconds, rank_requests, serving
+from benchmarks.interleaved import in_turn, seconds
+from benchmarks.serving.figures import Figures, Value, spread, times
+from benchmarks.serving.models import shop_model
+from benchmarks.serving.running import (
+    back_to_back,
+    closed_loop,
+    feature_requests,
+    inputs_of,
+    milliseconds,
+    open_loop,
+    rank_requests,
+    sent_late,
+    serving,
+    stub,
+)
 from tfmmrank.export.servable import Servable
 from tfmmrank.export.warmup import WARMUP_FILE
-from tfmmrank.serving import Client
+from tfmmrank.serving.load_testing.load_report import LoadReport
+from tfmmrank.serving.load_testing.load_test import PredictStub
+from tfmmrank.serving.protocol import wire
 
-Figures = dict[str, dict[str, float]]
-
-_SECONDS = 15.0
-_RAW = 12  # requests with pictures
-_FIRST = 5  # servers started to see their first answer
+_AT_ONCE = (1, 4, 16)
+_ROUNDS, _SECONDS = 5, 8.0
+_OPEN_ROUNDS, _OPEN_SECONDS = 3, 30.0
+_WITH_PICTURES = 8  # requests with pictures
+_STARTS, _STEADY = 5, 200  # servers started to see their first answer, and answers after it
 
 
 def latency(out: Path) -> Figures:
-    """100 candidates by id at 1, 4 and 16 requests at once; from JPEG bytes; what of it is the server's own."""
-    model, figures = shop_model(out), Figures()
-    with serving(model.folder) as process:
+    """100 candidates by id, back to back and at half of the capacity; the same lists with JPEG bytes, and in process.
+
+    What is asked back to back takes turns, round after round; requests are serialised beforehand. ``the server's own,
+    ms`` is what an answer over gRPC takes longer than the model's run on the same arrays in the benchmark's own
+    process: gRPC's client, loopback, gRPC's server, the request read and the response written.
+    """
+    model = shop_model(out)
+    with serving(model.folder) as process, contextlib.closing(Servable(model.folder / "1")) as servable:
         requests = rank_requests(model.data, process, 100)
-        for concurrency in (1, 4, 16):
-            report = back_to_back(process, requests, concurrency, _SECONDS)
-            figures[f"rank, 100 candidates by id, {concurrency} at once"] = {
-                "p50 ms": milliseconds(report, 50), "p99 ms": milliseconds(report, 99),
-                "requests a second": report.answered_rate,
-            }  # fmt: skip
-        raw = _raw_seconds(model, process)
-    alone = figures["rank, 100 candidates by id, 1 at once"]["p50 ms"]
-    in_process = 1000 * _in_process_seconds(model)
-    figures["rank_features, 100 candidates with JPEG bytes, 1 at once"] = {
-        "p50 ms": 1000 * raw, "times as long as by id": 1000 * raw / alone
+        pictures = feature_requests(model.data, process, requests[:_WITH_PICTURES])
+        by_id = {f"{count} at once": partial(back_to_back, process, requests, count, _SECONDS) for count in _AT_ONCE}
+        found = in_turn(
+            {
+                **by_id,
+                "pictures": partial(back_to_back, process, pictures, 1, _SECONDS),
+                "in process": partial(closed_loop, _InProcess(servable, requests), requests, 1, _SECONDS),
+            },
+            _ROUNDS,
+        )
+        capacity = max(float(np.median([report.answered_rate for report in found[name]])) for name in by_id)
+        at_rate = [open_loop(process, requests, capacity / 2, _OPEN_SECONDS) for _ in range(_OPEN_ROUNDS)]
+    one, in_process = _p50(found["1 at once"]), _p50(found["in process"])
+    return {
+        **{f"by id, closed loop, {name}": _closed(found[name]) for name in by_id},
+        "by id, open loop at half of the capacity": {
+            "requests a second": capacity / 2, "p50 ms": spread(_p50(at_rate)), "p99 ms": spread(_p99(at_rate)),
+            "sent late, p99 ms": spread(map(sent_late, at_rate)),
+        },
+        "with JPEG bytes, closed loop, 1 at once": {
+            "p50 ms": spread(_p50(found["pictures"])), "times as long as by id": times(_p50(found["pictures"]), one),
+        },
+        "by id, in process, without a server": {
+            "p50 ms": spread(in_process), "the server's own, ms": spread(np.array(one) - in_process),
+        },
     }  # fmt: skip
-    figures["rank, 100 candidates by id, without a server"] = {
-        "p50 ms": in_process, "the server's own, ms": alone - in_process
+
+
+class _InProcess:
+    """Runs ``rank`` on the requests' arrays, without a server."""
+
+    def __init__(self, servable: Servable, requests: Sequence[bytes]) -> None:
+        self._servable, self._inputs = servable, {request: inputs_of(request) for request in requests}
+
+    def ask(self, request: bytes) -> str:
+        self._servable.run("rank", self._inputs[request])
+        return "OK"
+
+    def send(self, request: bytes, done: Callable[[str], None]) -> None:
+        done(self.ask(request))
+
+
+def _p50(reports: Sequence[LoadReport]) -> list[float]:
+    return [milliseconds(report, 50) for report in reports]
+
+
+def _p99(reports: Sequence[LoadReport]) -> list[float]:
+    return [milliseconds(report, 99) for report in reports]
+
+
+def _closed(reports: Sequence[LoadReport]) -> dict[str, Value]:
+    return {
+        "p50 ms": spread(_p50(reports)), "p99 ms": spread(_p99(reports)),
+        "requests a second": spread(report.answered_rate for report in reports),
     }  # fmt: skip
-    return figures
 
 
 def candidates(out: Path) -> Figures:
     """1,000 candidates against 100, in turn."""
-    model, p50 = shop_model(out), {100: [], 1000: []}
+    model = shop_model(out)
     with serving(model.folder) as process:
-        requests = {count: rank_requests(model.data, process, count) for count in p50}
-        for _ in range(5):
-            for count, found in p50.items():
-                found.append(milliseconds(back_to_back(process, requests[count], 1, 4.0), 50))
-    figures = {f"rank, {count:,} candidates by id": {"p50 ms": float(np.median(found))} for count, found in p50.items()}
-    ratio = float(np.median(np.array(p50[1000]) / np.array(p50[100])))
-    figures["rank, 1,000 candidates by id"]["times as long as 100"] = ratio
-    return figures
+        requests = {count: rank_requests(model.data, process, count) for count in (100, 1000)}
+        found = in_turn(
+            {count: partial(back_to_back, process, some, 1, _SECONDS / 2) for count, some in requests.items()}, _ROUNDS
+        )
+    p50 = {count: _p50(reports) for count, reports in found.items()}
+    return {
+        "100 candidates": {"p50 ms": spread(p50[100]), "times as long as 100": None},
+        "1,000 candidates": {"p50 ms": spread(p50[1000]), "times as long as 100": times(p50[1000], p50[100])},
+    }
 
 
 def warmup(out: Path) -> Figures:
-    """The first answer of a server that has just started, with the version's warm-up file and without it."""
-    model, figures = shop_model(out), Figures()
+    """The first answer of a server that has just started, with the version's warm-up file and without it.
+
+    Of ``rank``, and of a request without a signature name (``serving_default``), each in servers of its own. The
+    connection is open before.
+    """
+    model = shop_model(out)
     cold = out / "models" / "unwarmed"
     shutil.rmtree(cold, ignore_errors=True)
     shutil.copytree(model.folder, cold)
     (cold / "1" / WARMUP_FILE).unlink()
-    for name, folder in (("warmed", model.folder), ("not warmed", cold)):
-        first, steady = [], []
-        for _ in range(_FIRST):
-            with serving(folder) as process:
-                ask = _asker(model, process)
-                first.append(_seconds(ask))
-                steady.append(float(np.median([_seconds(ask) for _ in range(200)])))
-        figures[f"first answer, {name}"] = {
-            "ms": 1000 * float(np.median(first)),
-            "times a steady p50": float(np.median(np.array(first) / np.array(steady))),
-        }
+
+    def first(folder: Path, signature: str) -> tuple[float, float]:
+        with serving(folder) as process, stub(process.address) as ready:
+            requests = [_named(request, signature) for request in rank_requests(model.data, process, 100)]
+            took = [1000 * seconds(partial(_ask, ready, requests[i % len(requests)])) for i in range(1 + _STEADY)]
+        return took[0], float(np.median(took[1:]))
+
+    ways = {
+        f"{asked}, {state}": partial(first, folder, signature)
+        for asked, signature in (("rank", "rank"), ("no signature named", ""))
+        for state, folder in (("warmed", model.folder), ("not warmed", cold))
+    }
+    figures: Figures = {}
+    for name, found in in_turn(ways, _STARTS).items():
+        firsts, steady = zip(*found, strict=True)
+        figures[name] = {
+            "first answer, ms": spread(firsts), "p50 after it, ms": spread(steady), "times that": times(firsts, steady),
+        }  # fmt: skip
     return figures
 
 
-def _asker(model: Model, process: Process) -> Callable[[], object]:
-    """Ranks 100 items for a query that warm-up does not hold, over a connection that is open."""
-    client = Client(process.address, process.model, timeout=60)
-    client.signature("rank")  # connects, and reads the signatures
-    ids = model.data.catalogue.ids[200:300].tolist()
-    return lambda: client.rank("a query of its own", ids)
+def _named(request: bytes, signature: str) -> bytes:
+    message = wire.PredictRequest.FromString(request)
+    message.model_spec.signature_name = signature
+    return message.SerializeToString()
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def _raw_seconds(model: Model, process: Process) -> float:
-    read = sorted({column for tower in model.ranker.towers if tower.side != "query" for column in tower.columns})
-    values = model.data.catalogue.rows(np.arange(100), read)
-    items = [{name: array[row] for name, array in values.items()} for row in range(100)]
-    with Client(process.address, process.model, timeout=120) as client:
-        client.rank_features("red striped shirt", items)
-        return float(
-            np.median([_seconds(lambda: client.rank_features("red striped shirt", items)) for _ in range(_RAW)])
-        )
-
-
-def _in_process_seconds(model: Model) -> float:
-    servable = Servable(model.folder / "1")
-    lists, rng = model.data.lists("test"), np.random.default_rng(0)
-    ids = [item.encode() for item in model.data.catalogue.ids[rng.permutation(len(model.data.catalogue))[:100]]]
-    texts = lists.queries["query"]
-
-    def run(number: int) -> None:
-        query = {"query": np.array([texts[number % len(texts)]], object)}
-        servable.run("rank", {**query, "item_ids": np.array([ids], object), "num_items": np.array([100], np.int32)})
-
-    try:
-        for number in range(100):
-            run(number)
-        return float(np.median([_seconds(lambda number=number: run(number)) for number in range(1000)]))
-    finally:
-        servable.close()
+def _ask(ready: PredictStub, request: bytes) -> None:
+    status = ready.ask(request)
+    if status != "OK":
+        raise RuntimeError(f"a request failed: {status}")

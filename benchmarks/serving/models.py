@@ -1,8 +1,13 @@
-"""Models for the benchmarks to serve: made up and untrained, since how long an answer takes does not depend on it."""
+"""Models for the benchmarks to serve: made up and untrained, since how long an answer takes does not depend on it.
+
+Each is made once a run of the command, by the code as it is: tables, dataset, ranker and export.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,22 +50,22 @@ class Model(NamedTuple):
 
     folder: Path
     data: Any
-    ranker: Any
 
 
+@functools.cache
 def shop_model(out: Path) -> Model:
     """The demo shop: MiniLM for query and title, EfficientNet-Lite0 for pictures of 128 pixels, numeric behaviour."""
     from tfmmrank.data.demo_shop import make_demo_shop
 
     folder = out / "shop-tables"
-    if not (folder / "shop.yaml").is_file():
-        make_demo_shop(folder, 0, _PICTURES_ITEMS, _PICTURES_QUERIES)
+    make_demo_shop(folder, 0, _PICTURES_ITEMS, _PICTURES_QUERIES)
     content = yaml.safe_load((folder / "shop.yaml").read_text("utf-8"))
     content["model"] = _SHOP
     content["data"]["behaviour"]["features"] = _SHOP["towers"]["past"]["columns"]
     return _model(content, folder, out, "shop")
 
 
+@functools.cache
 def table_model(out: Path, items: int) -> Model:
     """A catalogue of so many items with a token of 64 numbers each, of three columns; queries by a small text tower."""
     folder = out / f"table-{items}-tables"
@@ -85,27 +90,19 @@ def megabytes(folder: Path) -> float:
 def _model(content: Mapping[str, Any], root: Path, out: Path, name: str) -> Model:
     from tfmmrank.data import prepare
     from tfmmrank.export import export
-    from tfmmrank.ranker import Ranker
     from tfmmrank.schema import Recipe
     from tfmmrank.training import build_ranker
 
     recipe = Recipe.from_dict(json.loads(json.dumps(content)), root=root)
     data = prepare(recipe, out / f"{name}-data", progress=False)
-    kept = out / f"{name}-ranker"
-    if (kept / "ranker.json").is_file():
-        ranker = Ranker.load_ranker(kept)
-    else:
-        ranker = build_ranker(recipe, data, progress=False).build_from_columns()
-        ranker.save_ranker(kept)
+    ranker = build_ranker(recipe, data, progress=False).build_from_columns()
     folder = out / "models" / name
-    if not (folder / "1").is_dir():
-        export(ranker, data, folder, 1, progress=False)
-    return Model(folder, data, ranker)
+    shutil.rmtree(folder, ignore_errors=True)
+    export(ranker, data, folder, 1, progress=False)
+    return Model(folder, data)
 
 
 def _write_tables(folder: Path, items: int) -> None:
-    if (folder / "judgements.csv").is_file():
-        return
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     pd.DataFrame(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.examples import load_example
+from benchmarks.examples import data_folder, load_example
+from benchmarks.interleaved import in_turn
 from benchmarks.quality import Bench
-from benchmarks.serving.latency import Figures
+from benchmarks.serving.figures import Figures, Value, spread, times
 from benchmarks.serving.models import megabytes
 from benchmarks.serving.running import back_to_back, milliseconds, rank_requests, serving
+from tfmmrank.evaluation.tables import p_text
 from tfmmrank.export.servable import Servable
 
 _BLOCKS = 2
@@ -25,6 +29,8 @@ def weights(out: Path) -> Figures:
     from tfmmrank.export import export
     from tfmmrank.training import distill
 
+    if not data_folder().is_dir():
+        raise FileNotFoundError(f"the evaluation data is not at {data_folder()}; set TFMMRANK_DATA to its folder")
     bench = Bench(out, seeds=[0], progress=False)
     recipe = load_example("fashion")
     data = bench.prepare(recipe, "fashion")
@@ -40,16 +46,23 @@ def weights(out: Path) -> Figures:
         shutil.rmtree(folders[name], ignore_errors=True)
         export(which, data, folders[name], 1, progress=False, weights=kind)
     table = compare(data, "test", {name: served_scores(folder / "1", data, "test") for name, folder in folders.items()})
-    p50 = _latencies(data, folders)
-    reference = next(iter(made))
+    p50, reference = _latencies(data, folders), table.reference
     return {
-        f"fashion, {name}": {
-            "NDCG@10": table.mean(name), "change": table.mean(name) - table.mean(reference),
-            "directory, MB": megabytes(folder), "p50 ms": float(np.median(p50[name])),
-            "p50, times float32's": float(np.median(np.array(p50[name]) / np.array(p50[reference]))),
+        name: {
+            "NDCG@10": table.mean(name), **_change(table.rows[name].difference), "directory, MB": megabytes(folder),
+            "p50 ms": spread(p50[name]),
+            "times that of float32": None if name == reference else times(p50[name], p50[reference]),
         }
         for name, folder in folders.items()
     }  # fmt: skip
+
+
+def _change(difference: Any) -> dict[str, Value]:
+    """Against the reference, with the interval over queries and p of the paired randomisation test."""
+    if difference is None:
+        return {"change, 95% interval": None, "p": None}
+    interval = [difference.mean, difference.low, difference.high]
+    return {"change, 95% interval": interval, "p": p_text(difference.p_value, difference.at_floor)}
 
 
 def served_scores(version: Path, data: Any, split: str) -> list[np.ndarray]:
@@ -69,10 +82,10 @@ def served_scores(version: Path, data: Any, split: str) -> list[np.ndarray]:
 
 
 def _latencies(data: Any, folders: dict[str, Path]) -> dict[str, list[float]]:
-    p50: dict[str, list[float]] = {name: [] for name in folders}
-    for turn in range(_ROUNDS):
-        for name in list(folders)[:: -1 if turn % 2 else 1]:
-            with serving(folders[name]) as process:
-                requests = rank_requests(data, process, 48)
-                p50[name].append(milliseconds(back_to_back(process, requests, 1, _SECONDS), 50))
-    return p50
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(serving(folder)) for name, folder in folders.items()}
+        requests = {name: rank_requests(data, server, 48) for name, server in servers.items()}
+        found = in_turn(
+            {name: partial(back_to_back, servers[name], requests[name], 1, _SECONDS) for name in folders}, _ROUNDS
+        )
+    return {name: [milliseconds(report, 50) for report in reports] for name, reports in found.items()}

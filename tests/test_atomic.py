@@ -44,6 +44,26 @@ def test_failure_leaves_the_old_one(tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_what_comes_before_the_rename_stays_where_nothing_is_to_be_replaced(tmp_path, monkeypatch):
+    target, sync = tmp_path / "out", atomic.sync_directory
+
+    def write(text: str) -> None:
+        with replace_directory(target, replace=False) as aside:
+            (aside / "a").write_text(text)
+
+    def sync_slowly(folder) -> None:
+        monkeypatch.setattr(atomic, "sync_directory", sync)
+        write("first")
+        sync(folder)
+
+    monkeypatch.setattr(atomic, "sync_directory", sync_slowly)
+    for text in ("second", "third"):
+        with pytest.raises(FileExistsError, match="out: was written by another process meanwhile, and stays"):
+            write(text)
+    assert read(target) == {"a": "first"}
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_without_exchange_the_swap_is_two_renames(tmp_path, monkeypatch):
     class NoExchange:
         def __init__(self, *_args, **_kwargs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import secrets
@@ -16,7 +17,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
-def replace_directory(path: str | Path) -> Iterator[Path]:
+def replace_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """Gives an empty directory to write into, and makes it ``path`` when the block ends well.
 
     The swap is one system call (``renameat2`` with ``RENAME_EXCHANGE``), so that there is no moment without a whole
@@ -28,9 +29,13 @@ def replace_directory(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: the directory to make or replace.
+        replace: False: what stands at ``path`` by then stays, and is an error; an empty directory may be replaced.
 
     Yields:
         A hidden sibling directory.
+
+    Raises:
+        FileExistsError: for something at ``path`` that is not to be replaced.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +45,10 @@ def replace_directory(path: str | Path) -> Iterator[Path]:
     try:
         yield aside
         sync_directory(aside)
-        _swap(aside, path)
+        if replace:
+            _swap(aside, path)
+        else:
+            _place(aside, path)
         _sync_one(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -132,6 +140,16 @@ def _swap(aside: Path, path: Path) -> None:
             if not path.exists():
                 raise
     _exchange(aside, path)  # also when another writer came first
+
+
+def _place(aside: Path, path: Path) -> None:
+    """Makes ``aside`` the directory at ``path``, in one system call that fails where there is one with content."""
+    try:
+        os.rename(aside, path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise FileExistsError(f"{path}: was written by another process meanwhile, and stays; run again") from error
+        raise
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -273,6 +273,32 @@ def test_xla_compiles_lower_and_call(tiny):
     np.testing.assert_allclose(compiled(features), run(encoder).values, atol=1e-5)  # fused float32 sums
 
 
+@pytest.mark.parametrize("blocks", [0, 2, None])
+def test_blocks_see_as_many_places_as_the_longest_text_has(tiny, blocks, monkeypatch):
+    encoder = load_bert(tiny, max_tokens=10, trainable_blocks=blocks)
+    call, widths = keras_nlp.layers.TransformerEncoder.call, []
+
+    def recorded(self, inputs, **options):
+        widths.append(inputs.shape[1])
+        return call(self, inputs, **options)
+
+    monkeypatch.setattr(keras_nlp.layers.TransformerEncoder, "call", recorded)
+    assert run(encoder, ["", "red shoes"]).values.shape == (2, 1, 8)
+    assert widths == [5] * 3  # CLS, three pieces, SEP
+    del widths[:]
+    run(encoder, [""])
+    assert widths == [1] * 3  # layers need a place
+
+    def both(ids):
+        return encoder(encoder.lower({"ids": ids})).values
+
+    for compiled, width in ((False, None), (True, 10)):
+        del widths[:]
+        traced = tf.function(both, jit_compile=compiled).get_concrete_function(tf.TensorSpec([None, 10], tf.int32))
+        assert widths == [width] * 3
+        assert traced.structured_outputs.shape.as_list() == [None, 1, 8]
+
+
 def test_stock_serving_knows_every_op(tiny, tmp_path):
     module = tf.Module()
     module.encoder = load_bert(tiny, max_tokens=10)

@@ -28,8 +28,8 @@ def make_shop(folder: Path) -> ServedShop:
     return ServedShop(folder, encode_picture, lists=8)
 
 
-def make_ranker(shop: ServedShop) -> Any:
-    ranker = build_ranker(make_recipe(MODEL), shop)
+def make_ranker(shop: ServedShop, model: dict[str, Any] = MODEL) -> Any:
+    ranker = build_ranker(make_recipe(model), shop)
     shake(ranker.build_from_columns())
     ranker.compile()
     return ranker

@@ -6,25 +6,31 @@ import json
 import numpy as np
 import pytest
 
-from tests.export.small_shop import make_ranker, make_shop
+from tests.export.small_shop import MODEL, make_ranker, make_shop
 from tests.tiny_shop import MemoryCatalogue, as_bytes
+from tfmmrank.data.feature_rows import DIGEST
+from tfmmrank.encoders.hub import HubTextEncoder
 from tfmmrank.export import Servable, export, update_items
-from tfmmrank.export.description import DESCRIPTION_FILE
-from tfmmrank.export.item_tokens import DIGESTS_FILE, TokenFiles
+from tfmmrank.export.description import DESCRIPTION_FILE, describe, write_description
+from tfmmrank.export.item_tokens import DIGESTS_FILE, TokenFiles, write_digests
+from tfmmrank.ranker import Ranker
 from tfmmrank.stack import tf
+from tfmmrank.towers.pretrained_text import PretrainedTextTower
 
 ITEMS = 40
 REMOVED, CHANGED = (4, 17), (0, 5)
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, all_uncompiled):
     return make_shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
 def ranker(shop):
-    return make_ranker(shop)
+    """Quick to export: without blocks over words, and without list context."""
+    towers = {**MODEL["towers"], "query": {**MODEL["towers"]["query"], "layers": 0}}
+    return make_ranker(shop, {**MODEL, "towers": towers, "context": None})
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +138,65 @@ def test_another_ranker_is_refused(update, model, ranker, later):
             update_items(ranker, later, model, progress=False)
     finally:
         head.assign(before)
+
+
+class Lengths(tf.Module):
+    """A text module: bytes and their square."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def __call__(self, texts):
+        lengths = tf.cast(tf.strings.length(texts), tf.float32)
+        return tf.stack([lengths, lengths**2], 1)
+
+
+@pytest.fixture(scope="module")
+def described(shop, tmp_path_factory):
+    """A ranker's folder, its encoder's, and a model whose version says that it was exported of that ranker."""
+    folder = tmp_path_factory.mktemp("hub")
+    tf.saved_model.save(Lengths(), str(folder / "module"))
+    title = PretrainedTextTower(["title"], dim=4, encoder=HubTextEncoder(str(folder / "module")), name="title")
+    ranker = Ranker([title], cross_layers=0, deep=[4]).adapt(shop, progress=False).build_from_columns()
+    ranker.save_ranker(folder / "ranker")
+    version = folder / "shop" / "1"
+    version.mkdir(parents=True)
+    write_description(version, {**describe(ranker, shop, "float32"), "item_tokens": {"title": "float32"}}, {})
+    write_digests(np.zeros(ITEMS, DIGEST), version)
+    return folder
+
+
+def refusal(described, shop):
+    """What an update with no items says; its ranker is looked at first."""
+    empty = copy.copy(shop)
+    empty.catalogue = MemoryCatalogue([], {})
+    with pytest.raises(ValueError, match="shop") as caught:
+        update_items(Ranker.load_ranker(described / "ranker"), empty, described / "shop", progress=False)
+    return str(caught.value)
+
+
+def test_an_encoder_whose_files_changed_is_another_ranker(described, shop):
+    assert "holds no items to update" in refusal(described, shop)
+    vocabulary = described / "module" / "assets" / "vocabulary.txt"
+    vocabulary.write_text("red")
+    assert "shop/1: was exported of another ranker (digest" in refusal(described, shop)
+    vocabulary.unlink()
+    assert "holds no items to update" in refusal(described, shop)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("code_digest", "0", "shop/1: was exported by other code of towers and encoders, and its items' tokens"),
+        ("libraries", {"tensorflow": "2.0"}, "was exported with tensorflow 2.0 (here: 2."),
+    ],
+)
+def test_what_computed_the_tokens_must_be_what_computes_the_new_ones(described, shop, key, value, message):
+    file = described / "shop" / "1" / DESCRIPTION_FILE
+    before = file.read_text("utf-8")
+    description = json.loads(before)
+    description[key] = {**description[key], **value} if isinstance(value, dict) else value
+    file.write_text(json.dumps(description), "utf-8")
+    assert message in refusal(described, shop)
+    file.write_text(before, "utf-8")
 
 
 def test_a_model_without_versions_is_told(ranker, later, tmp_path):

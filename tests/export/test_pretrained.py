@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
-from tests.conftest import encode_picture
+from tests.conftest import encode_picture, uncompiled
+from tests.evaluation import pair_shops
 from tests.tiny_shop import ServedShop, as_bytes, make_recipe
 from tests.towers.tiny_encoders import MODEL, add_sources
 from tfmmrank.export import export
 from tfmmrank.export.op_check import check_ops
+from tfmmrank.export.raw_inputs import RawColumns
 from tfmmrank.export.servable import Servable
-from tfmmrank.stack import keras
+from tfmmrank.export.signatures import Signatures
+from tfmmrank.stack import keras, tf
 from tfmmrank.training import build_ranker
 
 # Served, the encoders' sums may come in another order than in the feature store and round to a neighbouring float16, of
@@ -28,7 +31,8 @@ def ranker(shop):
         add_sources(patch)
         ranker = build_ranker(make_recipe(MODEL), shop)
     ranker.compile(keras.optimizers.Adam(3e-3))
-    ranker.fit(shop.dataset("train", ranker, batch_size=8, shuffle=True), epochs=3, verbose=0)
+    with uncompiled():
+        ranker.fit(shop.dataset("train", ranker, batch_size=8, shuffle=True), epochs=3, verbose=0)
     return ranker
 
 
@@ -48,7 +52,7 @@ def servable(directory):
 def questions(shop, ranker):
     """Each test list's text, rows, and the scores that predict gives."""
     lists = shop.lists("test")
-    scores = ranker.predict(shop.dataset("test", ranker, batch_size=5), verbose=0)
+    scores = shop.scores(ranker)
     spans = [slice(*lists.offsets[q : q + 2]) for q in range(len(lists))]
     return [
         (lists.queries["query"][q], lists.item_rows[span], scores[q, : span.stop - span.start])
@@ -72,6 +76,22 @@ def test_scores_of_raw_items_are_too(servable, questions, shop):
         inputs = {"query": as_bytes([text]), "num_items": np.array([len(rows)], np.int32)}
         inputs.update({name: raw[name][None] for name in ("title", "image", "past_clicks")})
         np.testing.assert_allclose(servable.run("rank_features", inputs)["scores"][0], expected, atol=TOLERANCE)
+
+
+def test_an_encoder_that_is_trained_whole_scores_as_in_predict(tmp_path):
+    """Served, its blocks see as many places as the longest text of a request has."""
+    shop = pair_shops.make_shop(tmp_path)
+    ranker = pair_shops.make_ranker(shop, trainable_blocks=None)
+    signatures = Signatures(ranker, RawColumns.of(ranker), None, "")
+    score = tf.function(signatures.rank_features, autograph=False, reduce_retracing=True)
+    lists, expected = shop.lists("test"), shop.scores(ranker)
+    for q in range(3):
+        rows = lists.item_rows[lists.of(q)]
+        raw = {name: value[None] for name, value in shop.catalogue.rows(rows).items()}
+        asked = {**raw, "query": lists.queries["query"][[q]], "num_items": np.array([len(rows)], np.int32)}
+        found = score({name: tf.constant(value) for name, value in asked.items()})["scores"][0]
+        np.testing.assert_allclose(found, expected[q, : len(rows)], atol=TOLERANCE)
+    assert np.ptp(expected[:3, :5]) > 100 * TOLERANCE
 
 
 def test_every_op_is_known_to_tensorflow_serving(directory):

@@ -62,10 +62,20 @@ def test_a_runs_time_is_bounded(servable):
     assert caught.value.code == "DEADLINE_EXCEEDED"
 
 
+def test_what_warms_rank_warms_the_default(servable):
+    """A session keeps what it prepared for a run by the names of the tensors."""
+    assert servable.signatures["serving_default"] == servable.signatures["rank"]
+
+
 def test_inputs_that_do_not_fit_are_named(servable):
     with pytest.raises(RequestError, match=r"Expects arg\[1\] to be int32 but int64 is provided"):
         servable.run("rank", {**ASKED, "num_items": np.array([3])})
     with pytest.raises(RequestError, match=r'input "item_ids" has shape \[3\]; expected \[\?, \?\]'):
         servable.run("rank", {**ASKED, "item_ids": ids("i0", "i1", "i2")[0]})
+    sizes = np.array([3, 4], np.int32)  # the graph would answer the second list as unknown
+    two = {name: np.repeat(value, 2, 0) for name, value in ASKED.items()} | {"num_items": sizes}
+    for call in (servable.run, servable.check):
+        with pytest.raises(RequestError, match="input num_items is 4 for list 1; expected 0 to 3"):
+            call("rank", two)
     with pytest.raises(RequestError, match="input tensor alias not found in signature: query"):
         servable.run("describe", {"query": ASKED["query"]})

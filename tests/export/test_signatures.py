@@ -59,6 +59,26 @@ def test_nobody_known_and_nobody_asked(signatures):
     assert known.tolist() == [[False, True], [False, False], [False, False]]
 
 
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_a_number_of_items_out_of_range_spoils_its_own_list_alone(signatures, shop, wrong):
+    """A server may batch requests of several clients."""
+    names = [[b"i1", b"i2", b"i3"], [b"i4", b"i5", b"i0"]]
+    raw = shop.catalogue.rows(np.array([[1, 2, 3], [4, 5, 0]]), ["title", "price", "brand", "past_clicks"])
+    for answer, items in ((signatures.rank, {"item_ids": np.array(names, object)}), (signatures.rank_features, raw)):
+
+        def score(*sizes, answer=answer, items=items):
+            asked = {"query": as_bytes(["red shoe", "hat"]), **items, "num_items": np.array(sizes, np.int32)}
+            return answer({name: tf.constant(value) for name, value in asked.items()})
+
+        out, alone = score(wrong, 2), score(3, 2)
+        assert out["scores"][0].numpy().tolist() == [UNKNOWN_SCORE] * 3
+        np.testing.assert_array_equal(out["scores"][1], alone["scores"][1])
+        if "known" in out:
+            assert out["known"].numpy().tolist() == [[False] * 3, [True, True, False]]
+        with pytest.raises(tf.errors.InvalidArgumentError, match="num_items must be from 0 to the lists' padded"):
+            score(wrong, wrong)
+
+
 def test_by_id_the_query_is_encoded_once_and_no_item_is(signatures, monkeypatch):
     seen = []
     encode = signatures.ranker.encode_query

@@ -1,5 +1,7 @@
 """Small weights: what is kept of a matrix, how much room it takes, and what it does to scores."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -28,13 +30,27 @@ def test_a_channel_errs_by_half_a_step():
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, all_uncompiled):
     return make_shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
 def ranker(shop):
     return make_ranker(shop)
+
+
+def test_each_head_of_an_attention_has_its_scales(rng):
+    """One head is a hundred times smaller than its neighbours."""
+    attention = keras.layers.MultiHeadAttention(3, 4)
+    attention(tf.zeros([1, 1, 8]), tf.zeros([1, 1, 8]))
+    dense, bias = attention._query_dense, attention._query_dense.bias
+    kernel = rng.normal(size=[8, 3, 4]).astype(np.float32)
+    kernel[:, 1] /= 100
+    dense.kernel.assign(kernel)
+    ranker = SimpleNamespace(towers=[keras.Sequential([attention])])
+    with SmallWeights(ranker, "int8").in_place():
+        assert (np.abs(dense.kernel - kernel) <= np.abs(kernel).max(0) / 254 * (1 + 1e-6)).all()
+        assert dense.bias is bias  # of two axes, and no kernel
 
 
 def matrices(ranker):
@@ -87,23 +103,22 @@ def test_a_table_is_looked_up_before_it_is_brought_back(ranker):
 
 
 def test_an_exported_version_takes_less_room(ranker, shop, tmp_path):
-    found = matrices(ranker)
-    numbers = sum(int(np.prod(weight.shape)) for weight in {id(w): w for w in found}.values())
-    sizes, answers = {}, {}
+    matrix_numbers = sum(int(np.prod(weight.shape)) for weight in {id(w): w for w in matrices(ranker)}.values())
     lists = shop.lists("test")
     ids = as_bytes(shop.catalogue.ids[lists.item_rows[lists.of(0)]])[None]
     asked = {"query": lists.queries["query"][:1], "item_ids": ids, "num_items": np.array([ids.shape[1]], np.int32)}
-    for precision in ("float32", "int8"):
-        path = export(ranker, shop, tmp_path / precision, progress=False, weights=precision)
-        sizes[precision] = (path / "variables" / "variables.data-00000-of-00001").stat().st_size
-        servable = Servable(path)
-        answers[precision] = servable.run("rank", asked)["scores"][0]
-        servable.close()
-    saved = (sizes["float32"] - sizes["int8"]) / numbers
+    path = export(ranker, shop, tmp_path / "shop", progress=False, weights="int8")
+    version = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    kept = sum(version.get_tensor(name).nbytes for name in version.get_variable_to_shape_map() if name[0] != "_")
+    tokens = (6 + 1) * (2 * 8 + 1)  # of an item's title and facts, float16 and 8 wide, with their masks
+    whole = sum(weight.numpy().nbytes for weight in ranker.weights) + 40 * (tokens + 4)  # and its clicks
+    saved = (whole - kept) / matrix_numbers
     assert 2 < saved < 3  # bytes a number: three less the scales, of matrices this small a good part
-    np.testing.assert_allclose(
-        answers["int8"], answers["float32"], rtol=0, atol=5e-2 * np.abs(answers["float32"]).max()
-    )
+    servable = Servable(path)
+    found = servable.run("rank", asked)["scores"][0]
+    servable.close()
+    expected = shop.scores(ranker)[0, : ids.shape[1]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-2 * np.abs(expected).max())
 
 
 def test_what_float16_does_not_hold_stays_as_it_is(ranker):

@@ -53,7 +53,7 @@ def command(
         "teacher": str(run.resolve()), "blocks": blocks, "seed": seed, "best_epoch": best + 1,
         **{name: values[best] for name, values in history.items()},
     }  # fmt: skip
-    with replace_directory(out) as aside:
+    with replace_directory(out, replace=False) as aside:
         student.save_ranker(aside / "ranker")
         keep_queries(aside, prepared)
         (aside / DISTILLED_FILE).write_text(json.dumps({**found, "history": history}, indent=1) + "\n", "utf-8")

@@ -42,7 +42,7 @@ def command(
     """Write the ranker of the training folder RUN, with the catalogue of DATA, as MODEL/VERSION.
 
     The folder's name is the model's. It is what TensorFlow Serving (2.20 or newer) reads, warm-up requests included;
-    every op in it is one that the stock server knows.
+    every op in it is one that the stock server knows, if it is as new as the TensorFlow installed here.
     """
     from tfmmrank.data import Prepared
 

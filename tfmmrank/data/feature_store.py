@@ -31,7 +31,7 @@ from tfmmrank.towers.base import Tower
 
 ROWS_AT_ONCE = 64  # of embed: one shape, so that it is traced once; few enough for pictures in a CPU's memory
 _COPIED = 1024  # rows at once
-_LIBRARIES = ("tensorflow", "tensorflow-text", "keras-nlp")  # whose ops preprocess and embed
+_LIBRARIES = ("tensorflow", "tensorflow-text", "keras-nlp")
 _ROOMS = ("encoders", "towers")  # where preprocessing and embedding are written
 
 
@@ -90,16 +90,21 @@ def item_rows(prepared: Any, tower: Tower, progress: bool = True) -> FeatureRows
 def _key(tower: Tower, prepared: Any) -> str:
     """Changes whenever an item's features may: code, settings and what was learnt, the sharing tower's included."""
     parts: list[Any] = [prepared.item_columns[name] for name in tower.columns]
-    parts += [version(library) for library in _LIBRARIES]
+    parts += library_versions().values()
     for each in (tower, tower.share):
         if each is not None:
             kind = type(each)
             state = [each.embed_config(), each.embed_state().hex(), each.compute_dtype]
-            parts.append([kind.__module__, kind.__qualname__, *state, _source(kind)])
+            parts.append([kind.__module__, kind.__qualname__, *state, source_of(kind)])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _source(kind: type) -> list[str]:
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose ops preprocess and embed, by name."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
+def source_of(kind: type) -> list[str]:
     """The code that preprocesses and embeds: the package's rooms for it, and classes from elsewhere."""
     package = Path(inspect.getfile(Tower)).parents[1]
     code = [file.read_text("utf-8") for room in _ROOMS for file in sorted((package / room).glob("*.py"))]

@@ -231,13 +231,8 @@ class BertEncoder(TextEncoder):
         if not self.built:
             with tf.init_scope():
                 self.build()
-        room = features["ids"].shape[1]
-        longest = tf.reduce_max(tf.math.count_nonzero(features["ids"], axis=1, dtype=tf.int32))
-        # Most texts are shorter than there is room for, and the time grows with what is computed, padding included.
-        values, mask = self._embed(features["ids"][:, : tf.maximum(longest, 1)], training=False)
-        for block in self.blocks[: self._frozen_blocks]:
-            values = block(values, padding_mask=mask, training=False)
-        values, mask = _widened(values, room), _widened(mask, room)
+        values, mask = self._embed(features["ids"], training=False)
+        values = _through(self.blocks[: self._frozen_blocks], values, mask, training=False)
         if self.trainable_blocks == 0:
             return self._give(values, mask, output)._asdict()
         return {"hidden": values, "mask": mask}
@@ -250,9 +245,7 @@ class BertEncoder(TextEncoder):
             values, mask = self._embed(features["ids"], training)
         else:
             values, mask = features["hidden"], features["mask"]
-        for block in self.blocks[self._frozen_blocks :]:
-            values = block(values, padding_mask=mask, training=training)
-        return self._give(values, mask, output)
+        return self._give(_through(self.blocks[self._frozen_blocks :], values, mask, training), mask, output)
 
     def _embed(self, ids: Any, training: bool) -> tuple[Any, Any]:
         values = self.embedding(ids)
@@ -302,7 +295,21 @@ class BertEncoder(TextEncoder):
         }
 
 
-def _widened(values: Any, room: int) -> Any:
-    """``[n, T, ...]`` padded with zeros to ``[n, room, ...]``."""
-    more = [[0, 0], [0, room - tf.shape(values)[1]], *[[0, 0]] * (len(values.shape) - 2)]
-    return tf.ensure_shape(tf.pad(values, more), [values.shape[0], room, *values.shape[2:]])
+def _through(blocks: Sequence[Any], values: Any, mask: Any, training: bool) -> Any:
+    """Tokens ``[n, T, d]`` through blocks, as ``[n, T, d]``.
+
+    Most texts are shorter than T, and the time grows with what is computed, padding included: the blocks see as many
+    places as the longest text has, but under XLA, which wants static shapes, all.
+    """
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    room = values.shape[1]
+    if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        longest = room
+    else:
+        longest = tf.maximum(tf.reduce_max(tf.math.count_nonzero(mask, axis=1, dtype=tf.int32)), 1)
+    values, mask = values[:, :longest], mask[:, :longest]
+    for block in blocks:
+        values = block(values, padding_mask=mask, training=training)
+    values = tf.pad(values, [[0, 0], [0, room - longest], [0, 0]])
+    return tf.ensure_shape(values, [values.shape[0], room, values.shape[2]])

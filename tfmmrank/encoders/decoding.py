@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from tfmmrank.stack import tf
 
 MAX_PIXELS = 50_000_000  # as ``max_image_pixels`` of a recipe; a few bytes must not ask for gigabytes
+_AT_ONCE = 1 << 20  # pixels laid on white as floats
 _PNG, _JPEG, _RIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
 _WEBP_KINDS = (b"WEBPVP8 ", b"WEBPVP8L", b"WEBPVP8X")
 _PNG_HEADER = 26  # signature, then width, height, bits a channel and colour type
@@ -35,7 +37,8 @@ def decode_pictures(encoded: Any, size: int, crop: float | None = None, method: 
     # A graph has no try and except; a dataset can drop what raises. The last element stands for "none left".
     rows = tf.data.Dataset.zip((tf.data.Dataset.range(count), tf.data.Dataset.from_tensor_slices(encoded)))
     rows = rows.filter(lambda _, picture: _starts(picture, _PNG) | _starts(picture, _JPEG) | _is_webp(picture))
-    rows = rows.map(lambda row, picture: (row, _decode(picture, size, crop, method))).ignore_errors()
+    decode = _decoder(size, crop, method)
+    rows = rows.map(lambda row, picture: (row, decode(picture))).ignore_errors()
     last = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
     index, pixels = rows.concatenate(last).batch(count + 1).get_single_element()
     pixels = tf.scatter_nd(index[:, None], pixels, tf.stack([count + 1, size, size, 3]))[:-1]
@@ -52,19 +55,28 @@ def _is_webp(picture: Any) -> Any:
     return _starts(picture, _RIFF) & tf.reduce_any(tf.equal(tf.strings.substr(start, 8, 8), _WEBP_KINDS))
 
 
+@functools.cache
+def _decoder(size: int, crop: float | None, method: str) -> Any:
+    """``_decode`` as one function: traced once, and held once by a graph that decodes in several places."""
+    return tf.function(
+        lambda picture: _decode(picture, size, crop, method), [tf.TensorSpec([], tf.string)], autograph=False
+    )
+
+
 def _decode(picture: Any, size: int, crop: float | None, method: str) -> Any:
     pixels = tf.case(
         [(_starts(picture, _PNG), lambda: _decode_png(picture)), (_is_webp(picture), lambda: _decode_webp(picture))],
         default=lambda: _decode_jpeg(picture),
     )
     pixels.set_shape([None, None, 3])
+    # Bytes until here: of a large picture, floats would take four times as much memory.
     resized = tf.image.resize(_middle(pixels, crop), [size, size], method, antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+    return tf.cast(tf.clip_by_value(tf.round(tf.cast(resized, tf.float32)), 0.0, 255.0), tf.uint8)
 
 
 def _decode_jpeg(picture: Any) -> Any:
     picture = _if(_fits(tf.image.extract_jpeg_shape(picture)), picture)
-    return tf.cast(tf.image.decode_jpeg(picture, channels=3), tf.float32)
+    return tf.image.decode_jpeg(picture, channels=3)
 
 
 def _decode_png(picture: Any) -> Any:
@@ -115,17 +127,28 @@ def _fits(shape: Any) -> Any:
 
 
 def _of_any_channels(pixels: Any) -> Any:
-    """Grey, RGB or RGBA of 0 to 255 to RGB."""
+    """Grey, RGB or RGBA to RGB, uint8."""
     return tf.cond(
         tf.equal(tf.shape(pixels)[2], 4),
         lambda: _on_white(pixels),
-        lambda: tf.cast(tf.broadcast_to(pixels, tf.concat([tf.shape(pixels)[:2], [3]], 0)), tf.float32),
+        lambda: tf.broadcast_to(pixels, tf.concat([tf.shape(pixels)[:2], [3]], 0)),
     )
 
 
 def _on_white(pixels: Any) -> Any:
-    colours, alpha = tf.cast(pixels[..., :3], tf.float32), tf.cast(pixels[..., 3:], tf.float32) / 255.0
-    return colours * alpha + 255.0 * (1.0 - alpha)
+    """RGBA to RGB, uint8. Some rows at a time, since all of a large picture as floats would take a gigabyte."""
+    height, width = tf.unstack(tf.shape(pixels)[:2])
+    rows = tf.maximum(_AT_ONCE // width, 1)
+
+    def add(number: Any, done: Any) -> tuple[Any, Any]:
+        part = tf.cast(pixels[number * rows : (number + 1) * rows], tf.float32)
+        alpha = part[..., 3:] / 255.0
+        laid = part[..., :3] * alpha + 255.0 * (1.0 - alpha)
+        return number + 1, done.write(number, tf.cast(tf.round(laid), tf.uint8))
+
+    count = (height + rows - 1) // rows
+    done = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=[None, None, 3])
+    return tf.while_loop(lambda number, _: number < count, add, (0, done), parallel_iterations=1)[1].concat()
 
 
 def _middle(pixels: Any, crop: float | None) -> Any:

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tfmmrank.data.feature_store import library_versions, source_of
+
 DESCRIPTION_FILE = "assets.extra/tfmmrank.json"
+_LATER = ("facts", "item_tokens", "ops", "signatures")  # known when a version is written
 
 
 def describe(ranker: Any, data: Any, weights: str) -> dict[str, Any]:
@@ -21,11 +24,9 @@ def describe(ranker: Any, data: Any, weights: str) -> dict[str, Any]:
         data: the ``Prepared`` dataset whose catalogue goes into the version.
         weights: how the towers' weights are kept.
     """
-    from tfmmrank.stack import tf
-
     return {
         "ranker": ranker.name,
-        "ranker_digest": ranker_digest(ranker),
+        **made_with(ranker),
         "towers": {
             tower.name: {"side": tower.side, "columns": tower.columns, "dim": tower.dim} for tower in ranker.towers
         },
@@ -35,19 +36,39 @@ def describe(ranker: Any, data: Any, weights: str) -> dict[str, Any]:
         "num_items": len(data.catalogue),
         "parameters": sum(int(variable.shape.num_elements()) for variable in ranker.weights),
         "weights": weights,
-        "tensorflow": tf.__version__,
+    }
+
+
+def made_with(ranker: Any) -> dict[str, Any]:
+    """What an item's tokens depend on besides the item, as JSON values: the same, the same tokens."""
+    kinds = {f"{type(tower).__module__} {type(tower).__qualname__}": type(tower) for tower in ranker.towers}
+    code = json.dumps({name: source_of(kind) for name, kind in kinds.items()}, sort_keys=True)
+    return {
+        "ranker_digest": ranker_digest(ranker),
+        "code_digest": hashlib.sha256(code.encode()).hexdigest(),
+        "libraries": library_versions(),
     }
 
 
 def ranker_digest(ranker: Any) -> str:
-    """SHA-256 of configuration and weights: two rankers that share it give an item the same tokens."""
+    """SHA-256 of configuration, weights, and what towers embed with besides, such as a hub module's files."""
     # Indented: what Keras wraps dicts in is a dict to Python's encoder, which that takes, and none to C's.
     digest = hashlib.sha256(json.dumps(ranker.get_config(), sort_keys=True, indent=1).encode())
     for weight in ranker.weights:
         values = np.ascontiguousarray(weight.numpy())
         digest.update(f"{values.dtype} {values.shape}".encode())
         digest.update(values.tobytes() if values.dtype == object else values.data)
+    for tower in ranker.towers:
+        digest.update(tower.embed_state())
     return digest.hexdigest()
+
+
+def check_facts(facts: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Raises ValueError for a name that a version's description has itself."""
+    own = {*description, *_LATER}
+    for name in facts:
+        if name in own:
+            raise ValueError(f'facts: "{name}" is a name of the description itself, as are {", ".join(sorted(own))}')
 
 
 def write_description(directory: Path, description: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

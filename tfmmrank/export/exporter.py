@@ -21,8 +21,9 @@ def export(
 ) -> Path:
     """Writes ``MODEL/VERSION``: a SavedModel with the item table, a warm-up file and a description.
 
-    The folder appears when all is written and checked: every op is one that stock TF Serving knows, and the model,
-    loaded as TF Serving loads it, answers the warm-up requests. Killed or failing, it leaves no version behind.
+    The folder appears when all is written and checked: every op is one that stock TF Serving as new as the installed
+    TensorFlow knows, and the model, loaded as TF Serving loads it, answers the warm-up requests. Killed or failing, it
+    leaves no version behind.
 
     The item table is made in mapped files, so that it takes as much room again on the models' disk while the version
     is written, and no memory that the system could not take back.
@@ -33,7 +34,7 @@ def export(
         model_dir: the model's folder; its name is the model's.
         version: default: one more than the highest there.
         progress: whether to show progress bars.
-        facts: JSON values to keep in ``assets.extra/tfmmrank.json``, such as the NDCG measured.
+        facts: JSON values to keep in ``assets.extra/tfmmrank.json``, such as the NDCG measured, by names of their own.
         weights: ``float16`` or ``int8`` keeps the towers' kernels and embedding tables small, see ``SmallWeights``.
             The item table is computed with the weights as they are trained, whatever is kept.
 
@@ -42,8 +43,9 @@ def export(
 
     Raises:
         ValueError: for a version that exists, a folder of something else, a ranker that is not adapted, computes in
-            half precision or reads columns that the dataset lacks, an item id with a line break, or an item of which a
-            tower gives numbers beyond float16's range.
+            half precision or reads columns that the dataset lacks, an item id with a line break, an item of which a
+            tower gives numbers beyond float16's range, or a fact of a name that the description has itself.
+        FileExistsError: for a version that another process wrote meanwhile.
         UnknownOpError: when stock TF Serving could not run the model.
         RequestError: when the model does not answer a warm-up request.
     """

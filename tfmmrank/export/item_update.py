@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmmrank.data.feature_rows import match
 from tfmmrank.data.feature_store import ROWS_AT_ONCE, computed_rows
-from tfmmrank.export.description import ranker_digest, read_description
+from tfmmrank.export.description import made_with, read_description
 from tfmmrank.export.item_table import IDS_FILE
 from tfmmrank.export.item_tokens import BATCH, DIGESTS_FILE, Batch, Items, TokenFiles, encode, item_digests
 from tfmmrank.export.version_writer import VersionWriter
@@ -73,9 +73,9 @@ def update_items(
 
     Raises:
         FileNotFoundError: when the folder holds no version.
-        ValueError: for another ranker than the latest version's, a version or a dataset without items, and whatever
-            ``export`` raises it for.
-        UnknownOpError, RequestError: as ``export``.
+        ValueError: for another ranker than the latest version's, or one whose towers' code, libraries or encoders'
+            files are others by now; a version or a dataset without items; and whatever ``export`` raises it for.
+        FileExistsError, UnknownOpError, RequestError: as ``export``.
     """
     previous = _Previous(find_version(model_dir))
     previous.check(ranker)
@@ -104,6 +104,7 @@ class _Previous:
         self.description = read_description(path)
         try:
             self._dtypes: dict[str, str] = self.description["item_tokens"]
+            self._made_with = {key: self.description[key] for key in ("ranker_digest", "code_digest", "libraries")}
             self.digests = np.load(path / DIGESTS_FILE, mmap_mode="r")
         except (KeyError, FileNotFoundError) as error:
             raise ValueError(
@@ -112,13 +113,21 @@ class _Previous:
             ) from error
 
     def check(self, ranker: Any) -> None:
-        """Raises ValueError for another ranker."""
-        digest = ranker_digest(ranker)
-        if digest != self.description["ranker_digest"]:
+        """Raises ValueError for another ranker, or where other code or libraries would compute its tokens."""
+        was, now = self._made_with, made_with(ranker)
+        differs = []
+        if was["ranker_digest"] != now["ranker_digest"]:
+            digests = f"digest {was['ranker_digest'][:12]}; this one's is {now['ranker_digest'][:12]}"
+            differs.append(f"of another ranker ({digests})")
+        if was["code_digest"] != now["code_digest"]:
+            differs.append("by other code of towers and encoders")
+        for library, version in now["libraries"].items():
+            if was["libraries"].get(library) != version:
+                differs.append(f"with {library} {was['libraries'].get(library)} (here: {version})")
+        if differs:
             raise ValueError(
-                f"{self.path}: was exported of another ranker (digest {self.description['ranker_digest'][:12]}; this "
-                f"one's is {digest[:12]}), and tokens of one mean nothing to another; export in full, without "
-                "--update-items"
+                f"{self.path}: was exported {', '.join(differs)}, and its items' tokens may not go with new ones; "
+                "export in full, without --update-items"
             )
 
     def copy(self, sources: np.ndarray, files: TokenFiles) -> None:

@@ -1,7 +1,8 @@
 """Whether stock TensorFlow Serving knows every op of a SavedModel.
 
 TF Serving links core TensorFlow, tensorflow-text's ops and the decision forests' inference kernel
-(``tensorflow_serving/model_servers/BUILD``, SUPPORTED_TENSORFLOW_OPS), and has XLA switched off (``main.cc``).
+(``tensorflow_serving/model_servers/BUILD``, SUPPORTED_TENSORFLOW_OPS), and has XLA switched off (``main.cc``). What
+core TensorFlow has is looked up in the one installed here: a server of an older one may lack an op that is new in it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class UnknownOpError(ValueError):
 
 
 def core_ops() -> frozenset[str]:
-    """The ops of core TensorFlow: those with a generated wrapper, whatever libraries this process has loaded."""
+    """The ops of the installed core TensorFlow: those with a generated wrapper, whatever libraries are loaded."""
     return frozenset(name for name in dir(tf.raw_ops) if not name.startswith("_")) - PYTHON_OPS
 
 
@@ -50,7 +51,8 @@ def check_ops(directory: str | Path) -> set[str]:
         The names of the ops in use.
 
     Raises:
-        UnknownOpError: for an op that stock TF Serving lacks, or a function that must be compiled by XLA.
+        UnknownOpError: for an op that stock TF Serving of the installed TensorFlow's version lacks, or a function that
+            must be compiled by XLA.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -16,6 +16,7 @@ from tfmmrank.stack import load, tf
 
 DEFAULT_SIGNATURE = "serving_default"
 _PYTHONS_OWN = "Graph execution error:\n\n"  # what Python's session puts before the runtime's message
+_FOREVER = 1e9  # seconds; gRPC says 9e18 where a client set no deadline, of which no int64 holds the milliseconds
 _C_NAMES = {"float32": "float", "float64": "double"}
 
 
@@ -42,8 +43,9 @@ class _Input(NamedTuple):
 class Servable:
     """One version of a model, ready to run; safe to use from several threads.
 
-    The messages are those of ``servables/tensorflow/predict_util.cc``, so that a client sees no difference. One check
-    is added: an input of the wrong number of axes is named, where TF Serving reports whichever op fails first.
+    The messages are those of ``servables/tensorflow/predict_util.cc``, so that a client sees no difference. Two checks
+    are added: an input of the wrong number of axes is named, where TF Serving reports whichever op fails first; and a
+    number of items out of range, which the graph refuses only where it is every list's, since lists may be batched.
 
     Requests run through ``Session.run``: a callable of the session's was measured to be no faster, and one of a fixed
     timeout compiles the graph anew.
@@ -91,7 +93,7 @@ class Servable:
             signature: its name; empty: ``serving_default``.
             inputs: arrays by input; strings as object arrays of bytes.
             output_filter: outputs wanted; empty: all.
-            timeout: seconds the run may take.
+            timeout: seconds the run may take; None, or some decades: any time.
 
         Returns:
             Arrays by output.
@@ -103,7 +105,7 @@ class Servable:
         feeds = self._feeds(signature, inputs)
         outputs = _outputs(definition, output_filter)
         options = None
-        if timeout is not None:
+        if timeout is not None and timeout < _FOREVER:
             options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout * 1000)))
         try:
             values = self._session.run([definition.outputs[o].name for o in outputs], feeds, options=options)
@@ -142,7 +144,17 @@ def _feeds(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> dic
             axes = ", ".join("?" if size is None else str(size) for size in spec.shape or ())
             raise RequestError("INVALID_ARGUMENT", f'input "{name}" has shape {list(value.shape)}; expected [{axes}]')
         feeds[spec.tensor] = value
+    if "num_items" in inputs:
+        _check_num_items(inputs)
     return feeds
+
+
+def _check_num_items(inputs: Mapping[str, np.ndarray]) -> None:
+    longest = max((value.shape[1] for value in inputs.values() if value.ndim > 1), default=0)
+    for place, size in enumerate(inputs["num_items"].tolist()):
+        if not 0 <= size <= longest:
+            message = f"input num_items is {size} for list {place}; expected 0 to {longest}, the lists' padded length"
+            raise RequestError("INVALID_ARGUMENT", message)
 
 
 def _check_type(place: int, value: np.ndarray, spec: _Input) -> None:

@@ -10,15 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfmmrank.export.servable import DEFAULT_SIGNATURE
 from tfmmrank.export.signatures import PAIRS
 
 REGRESS, CLASSIFY = "regress", "classify"
+_DEFAULTS = ("rank", "rank_features")
 _METHODS = {REGRESS: "tensorflow/serving/regress", CLASSIFY: "tensorflow/serving/classify"}
 _OUTPUTS = {REGRESS: "outputs", CLASSIFY: "scores"}  # by the names that those APIs look for
 
 
 def correct_signatures(directory: Path, renamed: Mapping[str, str]) -> list[str]:
-    """Gives inputs their true names, and makes ``regress`` and ``classify`` of the one signature that holds both.
+    """Gives inputs their true names, and signatures their second ones.
+
+    ``serving_default`` is ``rank``, or else ``rank_features``; ``regress`` and ``classify`` are of the one signature
+    that holds both. They share its tensors: a session that has run one is warm for the other.
 
     Args:
         directory: a SavedModel.
@@ -38,10 +43,21 @@ def correct_signatures(directory: Path, renamed: Mapping[str, str]) -> list[str]
                 del signature.inputs[argument]
         if PAIRS in meta_graph.signature_def:
             _split_pairs(meta_graph.signature_def)
+        _add_default(meta_graph)
     file.write_bytes(model.SerializeToString(deterministic=True))
     # It holds a checksum of the file as it was; optional, and only read for usage metrics.
     (directory / "fingerprint.pb").unlink(missing_ok=True)
     return sorted(name for name in model.meta_graphs[0].signature_def if not name.startswith("__"))
+
+
+def _add_default(meta_graph: Any) -> None:
+    """Also among the functions that ``tf.saved_model.load`` gives."""
+    name = next(name for name in _DEFAULTS if name in meta_graph.signature_def)
+    meta_graph.signature_def[DEFAULT_SIGNATURE].CopyFrom(meta_graph.signature_def[name])
+    nodes = meta_graph.object_graph_def.nodes
+    functions = nodes[next(child.node_id for child in nodes[0].children if child.local_name == "signatures")].children
+    function = next(child.node_id for child in functions if child.local_name == name)
+    functions.add(node_id=function, local_name=DEFAULT_SIGNATURE)
 
 
 def _split_pairs(signatures: Any) -> None:

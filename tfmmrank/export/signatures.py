@@ -40,7 +40,7 @@ class Signatures:
         self.arguments = Arguments((*columns.query, *columns.places))
 
     def build(self) -> dict[str, Any]:
-        """Concrete functions by signature; ``serving_default`` is ``rank``, or else ``rank_features``."""
+        """Concrete functions by signature."""
         columns = self.columns
         query = {column.name: column.spec(1) for column in columns.query}
         ids = {"item_ids": tf.TensorSpec([None, None], tf.string)}
@@ -60,7 +60,7 @@ class Signatures:
                 name = "embed_query" if side == "query" else "embed_items"
                 functions[name] = self._function(getattr(self, name), specs)
         functions["describe"] = self._function(self.describe, {"ask": tf.TensorSpec([None], tf.string)})
-        return {"serving_default": functions.get("rank", functions.get("rank_features")), **functions}
+        return functions
 
     def _function(self, body: Callable[[Mapping[str, Any]], dict[str, Any]], specs: Mapping[str, Any]) -> Any:
         def traced(**arguments: Any) -> dict[str, Any]:
@@ -79,24 +79,28 @@ class Signatures:
         """By id: query columns ``[B]``, ``item_ids [B, L]``, ``num_items [B]`` to ``scores``, ``known`` ``[B, L]``.
 
         An id that the table lacks takes no part in its list: ``known`` is false, the score ``UNKNOWN_SCORE``, and the
-        other items score as if it were not there, under list context too.
+        other items score as if it were not there, under list context too. A list whose ``num_items`` is out of range
+        is one of such ids alone.
         """
         assert self.table is not None
         shape = tf.shape(inputs["item_ids"])
         inputs = _checked(inputs, self._checks(inputs, shape))
         rows = self.table.rows(inputs["item_ids"])
-        asked = _slot_mask(inputs["num_items"], shape)
-        known = (rows >= 0) & asked
+        asked, wrong = _slot_masks(inputs["num_items"], shape)
+        known = (rows >= 0) & asked & ~wrong
         items = {**self.table.tokens(rows), **self._slot_tokens(self.table.slots(rows), shape)}
         scores = _as_scores(self.ranker.score(self._query_tokens(inputs), items, known))
         return {"scores": tf.where(asked & ~known, UNKNOWN_SCORE, scores), "known": known}
 
     def rank_features(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """From raw values: query columns ``[B]``, item and slot columns ``[B, L]``, ``num_items`` to ``scores``."""
+        """From raw values: query columns ``[B]``, item and slot columns ``[B, L]``, ``num_items`` to ``scores``.
+
+        A list whose ``num_items`` is out of range scores ``UNKNOWN_SCORE``.
+        """
         shape = tf.shape(inputs[self.columns.places[0].name])[:2]
         inputs = _checked(inputs, self._checks(inputs, shape))
-        mask = _slot_mask(inputs["num_items"], shape)
-        return {"scores": self._score_raw(inputs, mask, shape)}
+        asked, wrong = _slot_masks(inputs["num_items"], shape)
+        return {"scores": tf.where(wrong, UNKNOWN_SCORE, self._score_raw(inputs, asked & ~wrong, shape))}
 
     def predict_elwc(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Serialized ExampleListWithContext ``[B]`` to ``scores [B, L]``.
@@ -161,13 +165,16 @@ class Signatures:
         return self.ranker.encode_slots({k: _unflatten(v, shape) for k, v in features.items()}, training=False)
 
     def _checks(self, inputs: Mapping[str, Any], shape: Any) -> list[Any]:
-        """Inputs of unequal B or L would be broadcast into scores that look right."""
+        """Inputs of unequal B or L would be broadcast into scores that look right.
+
+        A server may run lists of several requests as one, and all fail where one check does. So a number of items out
+        of range fails only where it is every list's; else its own list alone is answered as unknown.
+        """
         checks = []
         if "num_items" in inputs:
-            count = inputs["num_items"]
+            wrong = _out_of_range(inputs["num_items"], shape)
             message = "input num_items must be from 0 to the lists' padded length"
-            checks += [tf.debugging.assert_non_negative(count, message)]
-            checks += [tf.debugging.assert_less_equal(count, shape[1], message)]
+            checks.append(tf.debugging.assert_equal(tf.reduce_all(wrong) & (tf.size(wrong) > 0), False, message))
         for name, value in inputs.items():
             per_place = name in ("item_ids", *(column.name for column in self.columns.places))
             axes = 2 if per_place else 1
@@ -213,8 +220,15 @@ def _same_length(inputs: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _slot_mask(num_items: Any, shape: Any) -> Any:
-    return tf.range(shape[1])[None, :] < num_items[:, None]
+def _out_of_range(num_items: Any, shape: Any) -> Any:
+    """Bool ``[B]``: numbers of items that no list of ``shape`` (B, L) has."""
+    return (num_items < 0) | (num_items > shape[1])
+
+
+def _slot_masks(num_items: Any, shape: Any) -> tuple[Any, Any]:
+    """Bool ``[B, L]``: the places asked of, and ``[B, 1]``: the lists of which that cannot be told, all asked of."""
+    wrong = _out_of_range(num_items, shape)[:, None]
+    return (tf.range(shape[1])[None, :] < num_items[:, None]) | wrong, wrong
 
 
 def _as_scores(scores: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ class SmallWeights:
     """Small copies of the towers' matrices, which take their places while signatures are traced.
 
     Kernels and embedding tables (float32 weights of two or more axes) are kept as ``float16``, or as ``int8`` with a
-    float32 scale for each output channel of a kernel and each row of a table (symmetric, rounded to nearest). Biases,
-    norms, fusion, cross tower and score head stay float32, as do weights inside a TF Hub module, which no layer shows.
+    float32 scale for each output channel of a kernel (in an attention, of each head) and each row of a table
+    (symmetric, rounded to nearest). Biases, norms, fusion, cross tower and score head stay float32, as do weights
+    inside a TF Hub module, which no layer shows.
 
     On disk and in a server's memory a matrix takes a half, or a quarter, of its room: no float32 copy of it is kept. A
     kernel is brought to float32 anew in every run, which takes memory of its size for as long as it is used and time in
@@ -46,8 +47,13 @@ class SmallWeights:
     def _replace(self, layer: Any, precision: str) -> None:
         if isinstance(layer, keras.layers.Embedding):
             if _is_matrix(layer.embeddings):
-                table = self._small(layer.embeddings, precision, axis=0)
+                table = self._small(layer.embeddings, precision, (0,))
                 self._places.append((layer, "call", lambda: table.rows))
+            return
+        if isinstance(layer, keras.layers.EinsumDense):  # its bias may have two axes, too
+            if _is_matrix(vars(layer).get("kernel")):
+                kernel = self._small(layer.kernel, precision, _output_axes(layer.equation))
+                self._places.append((layer, "kernel", kernel.value))
             return
         for name, value in vars(layer).items():
             if _is_matrix(value):
@@ -56,9 +62,9 @@ class SmallWeights:
                 small = {key: self._small(part, precision) for key, part in value.items() if _is_matrix(part)}
                 self._places.append((layer, name, _merged(value, small)))
 
-    def _small(self, variable: Any, precision: str, axis: int | None = None) -> _Small:
+    def _small(self, variable: Any, precision: str, axes: Sequence[int] | None = None) -> _Small:
         if id(variable) not in self._made:
-            self._made[id(variable)] = _Small(variable.numpy(), precision, axis)
+            self._made[id(variable)] = _Small(variable.numpy(), precision, axes)
         return self._made[id(variable)]
 
     @contextlib.contextmanager
@@ -83,13 +89,13 @@ class _Small:
     Args:
         values: the matrix.
         precision: ``float16`` or ``int8``.
-        axis: the axis of channels, each of which has its scale; default: the last one that is longer than 1.
+        axes: see ``quantise``.
     """
 
-    def __init__(self, values: np.ndarray, precision: str, axis: int | None) -> None:
+    def __init__(self, values: np.ndarray, precision: str, axes: Sequence[int] | None) -> None:
         self._scale = None
         if precision == "int8":
-            kept, scale = quantise(values, axis)
+            kept, scale = quantise(values, axes)
             self._scale = tf.Variable(scale, trainable=False)
         else:
             with np.errstate(over="ignore"):
@@ -112,14 +118,25 @@ class _Small:
         return values if scale is None else values * scale
 
 
-def quantise(values: np.ndarray, axis: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix to int8 ``[...]`` and scales float32, of size 1 on all axes but one: ``values ≈ int8 * scale``."""
-    if axis is None:
-        axis = max((place for place, size in enumerate(values.shape) if size > 1), default=0)
-    others = tuple(place for place in range(values.ndim) if place != axis)
+def quantise(values: np.ndarray, axes: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix to int8 ``[...]`` and scales float32, of size 1 on all axes but some: ``values ≈ int8 * scale``.
+
+    Args:
+        values: the matrix.
+        axes: those of channels, each of which has its scale; default: the last one that is longer than 1.
+    """
+    if axes is None:
+        axes = [max((place for place, size in enumerate(values.shape) if size > 1), default=0)]
+    others = tuple(place for place in range(values.ndim) if place not in axes)
     scale = np.abs(values).max(others, keepdims=True) / _LARGEST
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     return np.rint(values / scale).astype(np.int8), scale
+
+
+def _output_axes(equation: str) -> list[int]:
+    """The axes of an ``EinsumDense``'s kernel that are not summed over: of ``abc,cde->abde`` the last two."""
+    kernel, output = equation.split(",")[1].split("->")
+    return [place for place, axis in enumerate(kernel) if axis in output]
 
 
 def _layers(ranker: Any) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmmrank.atomic import replace_directory
-from tfmmrank.export.description import describe, description_json, facts_of, write_description
+from tfmmrank.export.description import check_facts, describe, description_json, facts_of, write_description
 from tfmmrank.export.item_table import ItemTable, current_slots
 from tfmmrank.export.item_tokens import Items, write_digests
 from tfmmrank.export.op_check import check_ops
@@ -69,8 +69,9 @@ class VersionWriter:
             The version's folder.
         """
         target = Path(model_dir) / str(choose_version(model_dir, version))
-        with replace_directory(target) as aside:
+        with replace_directory(target, replace=False) as aside:  # a version that is there may be served
             description = describe(self.ranker, self.data, self.weights)
+            check_facts(facts, description)
             renamed = self._save(aside, encode, description)
             names = correct_signatures(aside, renamed)
             ops = check_ops(aside)
@@ -79,8 +80,6 @@ class VersionWriter:
                 facts = {**facts_of(previous), **facts}
             write_description(aside, {**description, "signatures": names, "ops": sorted(ops)}, facts)
             self._try(aside, previous)
-            if target.exists():  # another export was faster; its version may already be served
-                raise ValueError(f"{target}: was written by another process meanwhile; export again")
         return target
 
     def _save(self, directory: Path, encode: Callable[[Path], Items], description: dict[str, Any]) -> Mapping[str, str]:

@@ -6,6 +6,17 @@ from pathlib import Path
 
 #: In a version's folder: what its ranker was trained on, for monitors; written by ``export.statistics``.
 STATISTICS_FILE = "assets.extra/training_statistics.json"
+_LARGEST = 2**63 - 1  # TensorFlow Serving's messages hold a version in an int64
+
+
+def version_folders(model_dir: Path) -> dict[int, Path]:
+    """The folders named by a number in a model's folder, by that number; larger ones than an int64 are no versions.
+
+    Raises:
+        OSError: when the model's folder is not there.
+    """
+    folders = {int(path.name): path for path in model_dir.iterdir() if path.name.isdecimal() and path.is_dir()}
+    return {version: path for version, path in folders.items() if version <= _LARGEST}
 
 
 def versions_of(model_dir: str | Path) -> list[int]:
@@ -13,7 +24,7 @@ def versions_of(model_dir: str | Path) -> list[int]:
     model_dir = Path(model_dir)
     if not model_dir.is_dir():
         return []
-    return sorted(int(path.name) for path in model_dir.iterdir() if path.name.isdecimal() and path.is_dir())
+    return sorted(version_folders(model_dir))
 
 
 def choose_version(model_dir: str | Path, version: int | None = None) -> int:
@@ -29,8 +40,8 @@ def choose_version(model_dir: str | Path, version: int | None = None) -> int:
     known = versions_of(model_dir)
     if version is None:
         return known[-1] + 1 if known else 1
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"version is {version!r}; expected a whole number of at least 1")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= _LARGEST:
+        raise ValueError(f"version is {version!r}; expected a whole number from 1 to {_LARGEST}")
     if version in known:
         raise ValueError(
             f"{Path(model_dir) / str(version)}: exists, and a server may be reading it; leave the version out to write "

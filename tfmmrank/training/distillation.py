@@ -49,7 +49,7 @@ def distill(
         epochs: passes over the texts.
         learning_rate: of Adam, falling to zero by a cosine.
         texts: more texts like queries, such as those of a search log.
-        seed: of sampling, order and dropout.
+        seed: of sampling and order; dropout is off.
         progress: whether to show progress bars.
 
     Returns:
@@ -166,8 +166,12 @@ class _Lesson:
 
     def validate(self) -> float:
         """The mean distance of the validation lists' scores."""
-        batches = range(len(self._lists["valid"][0]))
-        return float(np.mean([self._measure(*self._lists_at("valid", 0, number)) for number in batches]))
+        found, lists = [], []
+        for number in range(len(self._lists["valid"][0])):
+            old, new = self._lists_at("valid", 0, number)
+            found.append(float(self._measure(old, new)))
+            lists.append(old["slot_mask"].numpy().any(1).sum())
+        return float(np.average(found, weights=lists))
 
     def _distance_of_tokens(self, texts: Any) -> Any:
         total = 0.0
@@ -185,7 +189,7 @@ class _Lesson:
         wanted = tf.stop_gradient(tf.nn.softmax(tf.where(mask, self.teacher(old), -1e9)))
         given = tf.where(mask, self.student(new), 0.0)
         labels = tf.where(mask, wanted, -1.0)
-        entropy = -tf.reduce_sum(tf.math.xlogy(wanted, wanted))
+        entropy = -tf.reduce_sum(tf.where(mask, tf.math.xlogy(wanted, wanted), 0.0))
         lists = tf.reduce_sum(tf.cast(tf.reduce_any(mask, 1), tf.float32))
         return (self._loss(labels, given) - entropy) / tf.maximum(lists, 1.0)
 

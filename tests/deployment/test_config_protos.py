@@ -8,7 +8,6 @@ import pytest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tests.deployment.folder import SERVING, documents, run
-from tfmmrank.serving.protocol import config_protos
 from tfmmrank.serving.protocol.config_protos import BatchingParameters, MonitoringConfig, SSLConfig, parse_config
 
 CONFIG = SERVING / "config"
@@ -150,24 +149,6 @@ def test_a_wheel_that_has_the_messages_does_no_harm():
         "assert MonitoringConfig(prometheus_config={'enable': True}).prometheus_config.enable"
     )
     run([sys.executable, "-c", code])
-
-
-def test_source_adapter_config():
-    text = """legacy_config {
-      session_config { intra_op_parallelism_threads: 4 gpu_options { allow_growth: true } }
-      batching_parameters { max_batch_size { value: 8 } }
-      saved_model_tags: "serve"
-      experimental_fixed_input_tensors { name: "x" tensor { dtype: DT_FLOAT float_val: 1 } }
-    }"""
-    from google.protobuf import text_format
-
-    config = text_format.Parse(text, config_protos.SavedModelBundleSourceAdapterConfig()).legacy_config
-    assert config.session_config.gpu_options.allow_growth
-    assert config.batching_parameters.max_batch_size.value == 8
-    assert config.experimental_fixed_input_tensors[0].tensor.float_val == [1.0]
-    assert config_protos.SavedModelBundleSourceAdapterConfig is config_protos.SavedModelBundleSourceAdapterConfig
-    with pytest.raises(AttributeError, match="no attribute 'SessionBundleConfgi'"):
-        _ = config_protos.SessionBundleConfgi
 
 
 def test_reading_the_files_does_not_load_tensorflow():

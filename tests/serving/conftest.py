@@ -8,6 +8,7 @@ DIR/tiny; serve that as model ``tiny``; then set ``TFMMRANK_SERVING_ADDRESS`` (h
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def pytest_runtest_setup(item):
 def served():
     served = served_shop.make()
     return served._replace(model_dir=Path(MODEL_DIR)) if MODEL_DIR else served
+
+
+@pytest.fixture(scope="session")
+def cold(served, tmp_path_factory):
+    """The model's folder without its warm-up requests: a server of it optimises no more than is asked."""
+    from tfmmrank.export.warmup import WARMUP_FILE
+
+    folder = shutil.copytree(served.model_dir, tmp_path_factory.mktemp("cold") / "tiny")
+    (folder / "1" / WARMUP_FILE).unlink()
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,9 @@ class FakeServer:
     Attributes:
         version: what answers now.
         list_context: what ``describe`` says; None: the model has no ``describe``.
+        signatures: what the model has, by name: inputs and outputs.
         requests: the Predict requests so far.
+        metadata_requests: how often signatures were asked for.
         before: called with each Predict request and the gRPC context before it is answered.
         packed: whether scores and ``known`` come as ``tensor_content``, which TensorFlow Serving may be told to send.
         busiest: how many requests ran at once, at most.
@@ -41,6 +43,7 @@ class FakeServer:
 
     def __init__(self, port: int = 0, credentials=None, list_context: bool | None = False, before=None) -> None:
         self.version, self.list_context = 1, list_context
+        self.signatures, self.metadata_requests = dict(SIGNATURES), 0
         self.packed = False
         self.before = before or (lambda request, context: None)
         self.requests: list = []
@@ -74,10 +77,11 @@ class FakeServer:
         return [request for request in self.requests if request.model_spec.signature_name == signature]
 
     def _metadata(self, request, context):
-        names = [name for name in SIGNATURES if name != "describe" or self.list_context is not None]
+        self.metadata_requests += 1
+        names = [name for name in self.signatures if name != "describe" or self.list_context is not None]
         signatures = wire.SignatureDefMap()
         for name in names:
-            for kind, infos in zip(("inputs", "outputs"), SIGNATURES[name], strict=True):
+            for kind, infos in zip(("inputs", "outputs"), self.signatures[name], strict=True):
                 for key, (dtype, shape) in infos.items():
                     info = getattr(signatures.signature_def[name], kind)[key]
                     info.dtype = dtype

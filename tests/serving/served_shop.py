@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tests.conftest import encode_picture
+from tests.conftest import encode_picture, uncompiled
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 160, 60), "yellow": (240, 220, 40)}
 CHINESE = {"red": "红色", "blue": "蓝色", "green": "绿色", "yellow": "黄色"}
@@ -176,7 +176,9 @@ class Questions:
         self.slots = {name: self.raw[name] if now else self.lists.slots[name] for name in data.slot_columns}
         data._lists[split] = dataclasses.replace(self.lists, slots=self.slots)
         self.item_ids = data.catalogue.ids[self.lists.item_rows]
-        predicted = served.ranker.predict(data.dataset(split, served.ranker, batch_size=4, progress=False), verbose=0)
+        with uncompiled():
+            dataset = data.dataset(split, served.ranker, batch_size=4, progress=False)
+            predicted = served.ranker.predict(dataset, verbose=0)
         self.predicted = [predicted[q, : self.size(q)] for q in range(len(self))]
 
     def __len__(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -147,6 +149,44 @@ def test_one_bad_request_does_not_spoil_those_beside_it(batched, pool):
     assert answers[2].result()["y"].tolist() == [[6.0]]
 
 
+@pytest.mark.parametrize("options", [{}, {"pad_variable_length_inputs": True}, {"allowed_batch_sizes": (2, 4, 1000)}])
+def test_a_request_without_rows_is_run_alone(batched, pool, options):
+    servable = Blocked(free=False)
+    together = batched(servable, **options)
+    none = {"x": np.zeros((0, 1), np.float32)}
+    first = hold(servable, together, pool)
+    answers = [pool.submit(together.run, "", x([1.0])), pool.submit(together.run, "", none)]
+    until(lambda: sum(map(len, queued(together))) == 1 and len(servable.runs) == 2)  # it waits for no batch
+    answers += [pool.submit(together.run, "", x([2.0]))]
+    until(lambda: sum(map(len, queued(together))) == 2)
+    servable.go.set()
+    assert [len(answer.result()["y"]) for answer in (first, *answers)] == [1, 1, 0, 1]
+    assert together.run("", none)["y"].shape == (0, 1)
+    assert together.run("", x([3.0]))["y"].tolist() == [[6.0]]
+
+
+@pytest.mark.parametrize("error", [lambda: RequestError("INTERNAL", "no"), lambda: ValueError("no")])
+def test_a_failed_request_is_not_kept(batched, error):
+    """Neither by an error's traceback: the collector, which ends cycles, is off here."""
+    servable = Blocked()
+    together = batched(servable)
+
+    def fail(*_):
+        raise error()
+
+    servable.run = fail
+    inputs = x([1.0])
+    kept = weakref.ref(inputs["x"])
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="no"):
+            together.run("", inputs)
+        del inputs
+        until(lambda: kept() is None, timeout=5)
+    finally:
+        gc.enable()
+
+
 def test_what_waited_beyond_its_deadline_is_not_run(batched, pool):
     servable = Blocked(free=False)
     together = batched(servable)
@@ -250,10 +290,10 @@ def test_lists_of_all_lengths_get_the_scores_they_have_alone(served, now, batche
     servable.close()
 
 
-def test_a_batching_server_ranks_as_one_without(served, now, pool):
+def test_a_batching_server_ranks_as_one_without(cold, now, pool):
     batching = Batching(max_batch_size=4, batch_timeout_micros=1000, pad_variable_length_inputs=True)
     with (
-        serve(served.model_dir, port=0, batching=batching) as server,
+        serve(cold, port=0, batching=batching) as server,
         Client(server.address, "tiny", timeout=60) as client,
     ):
         answers = [pool.submit(client.rank, now.query(q), now.ids(q), **now.context(q)) for q in range(len(now))]

@@ -70,6 +70,37 @@ def test_last_value_repeats_and_broken_tensors_are_refused():
         write_tensor(wire.TensorProto(), np.array(["a", None], object))
 
 
+@pytest.mark.parametrize(
+    ("proto", "shape", "message"),
+    [
+        ({"dtype": 7}, (0, 2**31 - 1), "has 0 values for shape .*2147483647.*; of more than 32768 elements, each has"),
+        ({"dtype": 1}, (2**31 - 1, 0), "each has to be sent"),
+        ({"dtype": 1}, (40_000, 0, 2), "each has to be sent"),
+        ({"dtype": 7, "string_val": [b""]}, (1, 1 << 16), "has 1 values for shape"),
+        ({"dtype": 1, "float_val": [1.0, 2.0]}, (1 << 16,), "has 2 values for shape"),
+        ({"dtype": 7, "string_val": [b"ab" * 5000]}, (200,), "repeats its last value for 1990000 bytes"),
+    ],
+)
+def test_a_few_bytes_do_not_ask_for_gigabytes(proto, shape, message):
+    proto = wire.TensorProto(**proto)
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    with pytest.raises(ValueError, match=message):
+        read_tensor(proto)
+
+
+def test_what_was_sent_may_be_large_and_some_may_repeat():
+    sent = wire.TensorProto()
+    write_tensor(sent, np.ones((1, 50_000), np.float32))
+    assert read_tensor(sent).shape == (1, 50_000)
+    repeated = wire.TensorProto(dtype=7, string_val=[b"a"])
+    for size in (32, 1000):
+        repeated.tensor_shape.dim.add(size=size)
+    assert read_tensor(repeated).tolist() == [[b"a"] * 1000] * 32
+    empty = wire.TensorProto(dtype=1, tensor_shape={"dim": [{"size": 0}, {"size": 1000}]})
+    assert read_tensor(empty).shape == (0, 1000)
+
+
 def test_messages_are_tf_servings():
     from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 

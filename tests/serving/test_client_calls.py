@@ -12,11 +12,16 @@ import numpy as np
 import pytest
 import trustme
 
-from tests.serving.fake_server import FakeServer, score
+from tests.serving.fake_server import SIGNATURES, STRING, FakeServer, score
+from tfmmrank.export.request_error import RequestError
 from tfmmrank.serving import AsyncClient, Client, Retry, ServingError, Tls
+from tfmmrank.serving.client.answers import InputSpec, Signature
+from tfmmrank.serving.client.dialogue import Dialogue
 from tfmmrank.serving.client.questions import Target
 from tfmmrank.serving.client.ranking_inputs import split_lists
 from tfmmrank.serving.client.transport import open_channel
+from tfmmrank.serving.protocol import wire
+from tfmmrank.serving.server.limits import Gate
 
 WAIT = 30.0  # seconds that nothing here takes
 
@@ -223,15 +228,64 @@ def test_version_and_label_are_in_the_requests(connect):
 # -- asking again -----------------------------------------------------------------------------------------------------
 
 
-def failing(times: int, code: grpc.StatusCode):
+def failing(times: int, code: grpc.StatusCode, message: str = "not now"):
     left = [times]
 
     def before(request, context):
         if left[0]:
             left[0] -= 1
-            context.abort(code, "not now")
+            context.abort(code, message)
 
     return before
+
+
+# As TensorFlow Serving says it, and the embedded server after it.
+FULL = (
+    "The batch scheduling queue to which this task was submitted is full; currently 8 batches enqueued and "
+    "max_enqueued_batches is 8"
+)
+
+
+def test_a_full_queue_is_asked_a_few_times(connect):
+    with FakeServer(before=failing(99, grpc.StatusCode.UNAVAILABLE, FULL)) as server:
+        told = r"more requests than it can answer \(The batch .*; asked 3 times\)"
+        with (
+            connect(server.address, "m", timeout=WAIT, retry=Retry(first=0.001, when_full=2)) as client,
+            pytest.raises(ServingError, match=told) as caught,
+        ):
+            client.rank("red", ["i1"])
+        assert caught.value.code == "UNAVAILABLE"
+        assert "no model server answers" not in str(caught.value)
+        assert len(server.requests) == 3
+
+
+def test_a_queue_that_is_full_for_a_moment_is_waited_for(connect):
+    with FakeServer(before=failing(2, grpc.StatusCode.UNAVAILABLE, FULL)) as server:
+        with connect(server.address, "m", timeout=WAIT, retry=Retry(first=0.001)) as client:
+            assert client.rank("red", ["i1", "i2"]).item_ids == ["i2", "i1"]
+        assert len(server.requests) == 3
+
+
+def test_a_full_queue_is_not_waited_for_beyond_the_deadline(connect):
+    with FakeServer(before=failing(99, grpc.StatusCode.UNAVAILABLE, FULL)) as server:
+        retry = Retry(first=1e9, most=1e9)
+        with (
+            connect(server.address, "m", timeout=WAIT, retry=retry) as client,
+            pytest.raises(ServingError, match="asked 1 times"),
+        ):
+            client.rank("red", ["i1"])
+
+
+def test_a_server_that_shuts_down_is_one_that_is_away(connect):
+    """It is asked until it is gone, and until another has come."""
+    gate = Gate()
+    gate.close()
+    with pytest.raises(RequestError) as closed, gate.enter():
+        pass
+    with FakeServer(before=failing(9, grpc.StatusCode[closed.value.code], str(closed.value))) as server:
+        with connect(server.address, "m", timeout=WAIT, retry=Retry(first=0.001, most=0.001)) as client:
+            assert client.rank("red", ["i1", "i2"]).item_ids == ["i2", "i1"]
+        assert len(server.requests) == 10
 
 
 def test_unavailable_is_asked_again(connect):
@@ -315,6 +369,72 @@ def test_waits_double_below_the_limit_and_are_drawn_from_all_of_it():
     waits = np.array([[retry.wait(failures, rng) for failures in (1, 2, 3, 4, 5, 10_000)] for _ in range(2000)])
     np.testing.assert_allclose(waits.max(axis=0), [0.1, 0.2, 0.4, 0.8, 1.0, 1.0], rtol=0.01)
     np.testing.assert_allclose(waits.mean(axis=0), [0.05, 0.1, 0.2, 0.4, 0.5, 0.5], rtol=0.05)
+
+
+# -- signatures -------------------------------------------------------------------------------------------------------
+
+_SEASONAL = ({**SIGNATURES["rank"][0], "season": (STRING, [-1])}, SIGNATURES["rank"][1])
+
+
+def strict(server):
+    """Has it refuse requests with other inputs than the signature's, as servers do."""
+
+    def before(request, context):
+        expected = server.signatures[request.model_spec.signature_name][0]
+        if set(request.inputs) != set(expected):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "input size does not match signature")
+
+    server.before = before
+
+
+def test_a_swap_that_changes_the_inputs_fails_no_call(connect):
+    with FakeServer() as server, connect(server.address, "m", timeout=WAIT) as client:
+        strict(server)
+        assert client.rank("red", ["i1"]).item_ids == ["i1"]
+        server.signatures["rank"] = _SEASONAL
+        assert client.rank("red", ["i1"]).item_ids == ["i1"]  # refused, and sent anew with the season missing
+        assert client.rank("red", ["i1"], season="summer").item_ids == ["i1"]
+        server.signatures["rank"] = SIGNATURES["rank"]
+        assert client.rank_batch(["red"], [["i1"]])[0].item_ids == ["i1"]
+        assert server.metadata_requests == 3
+
+
+def test_a_column_that_a_swap_brings_can_be_sent_at_once(connect):
+    with FakeServer() as server, connect(server.address, "m", timeout=WAIT) as client:
+        strict(server)
+        client.rank("red", ["i1"])
+        with pytest.raises(ValueError, match='no context column "season"'):
+            client.rank("red", ["i1"], season="summer")
+        server.signatures["rank"] = _SEASONAL
+        assert client.rank("red", ["i1"], season="summer").item_ids == ["i1"]
+
+
+@pytest.mark.parametrize(
+    ("code", "asked"), [("INVALID_ARGUMENT", 2), ("RESOURCE_EXHAUSTED", 1), ("INTERNAL", 1), ("UNAVAILABLE", 1)]
+)
+def test_signatures_are_asked_anew_only_where_they_may_be_the_reason(connect, code, asked):
+    with FakeServer() as server, connect(server.address, "m", timeout=WAIT, retry=None) as client:
+        client.rank("red", ["i1"])
+        server.before = failing(1, grpc.StatusCode[code])
+        with pytest.raises(ServingError, match="not now") as caught:
+            client.rank("red", ["i1"])
+        assert caught.value.code == code
+        assert client.rank("red", ["i1"]).item_ids == ["i1"]
+        assert server.metadata_requests == asked
+
+
+class Forgetful(Dialogue):
+    """As if another thread forgot the signatures whenever they are known."""
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, None if name == "_signatures" else value)
+
+
+def test_signatures_belong_to_the_call_that_asked_for_them():
+    steps = Forgetful(Target("m"), 10).rank("red", ["i1"], False, {})
+    next(steps)
+    (asked,) = steps.send([{"rank": Signature({"query": InputSpec("string", (-1,))}, {}, "")}])
+    assert wire.PredictRequest.FromString(asked.message).inputs["query"].string_val == [b"red"]
 
 
 # -- channels and TLS -------------------------------------------------------------------------------------------------

@@ -81,6 +81,17 @@ def test_regress_gives_each_example_its_value(core):
     assert response.model_spec.signature_name == "regress"
 
 
+def test_a_context_is_not_repeated_for_gigabytes(core):
+    request = regress("regress")
+    lists = request.input.example_list_with_context
+    set_features(lists.context, {"note": b"a" * 2**20})
+    for _ in range(1000):
+        lists.examples.add()
+    code, message = refusal(core.regress, request)
+    assert code == "INVALID_ARGUMENT"
+    assert "before each of 1000 examples makes more than 268435456 bytes" in message
+
+
 def test_a_list_is_flattened_and_its_context_merged_into_each_example(core):
     request = regress("regress")
     lists = request.input.example_list_with_context

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import time
+
 import grpc
 import pytest
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
@@ -10,10 +14,12 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 
 from tests.serving.small_model import write_version
 from tests.serving.test_example_inference import classify, multi, regress
-from tests.serving.test_limits import ask
+from tests.serving.test_limits import ask, refusal
 from tests.serving.test_versions import reload_request
 from tfmmrank.serving import ModelConfig, VersionPolicy, serve
+from tfmmrank.serving.protocol import wire
 from tfmmrank.serving.server.example_inference import CLASSIFY, REGRESS
+from tfmmrank.serving.server.loaded_version import load_warm
 
 pytestmark = pytest.mark.embedded_only
 
@@ -58,6 +64,56 @@ def test_predict_of_a_version_a_label_and_another_model(services):
     assert answer(version=1) == (1, 2.0)
     assert answer(label="stable") == (1, 2.0)
     assert answer(name="other") == (5, 5.0)
+
+
+def test_a_request_without_a_deadline_is_answered(services):
+    assert services[0].Predict(ask(x=[[1.0]])).outputs["y"].float_val == [20.0]
+    tasks = [("small", "classify", CLASSIFY), ("small", "regress", REGRESS)]
+    assert len(services[0].MultiInference(multi(*tasks)).results) == 2
+
+
+def test_damaged_messages_are_told_and_leave_nothing_behind(small_model):
+    def calls_kept():
+        gc.collect()
+        return sum(type(thing).__name__ == "_RPCState" for thing in gc.get_objects())
+
+    with serve(small_model, port=0) as server, grpc.insecure_channel(server.address) as channel:
+        before = calls_kept()
+        for method in (wire.PREDICT, wire.STATUS, "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"):
+            make = channel.unary_stream if method.endswith("Watch") else channel.unary_unary
+            for _ in range(5):
+                with pytest.raises(grpc.RpcError) as told:
+                    list(make(method)(b"\xff\xff", timeout=60))
+                assert told.value.code() == grpc.StatusCode.INTERNAL
+                assert "the message is none of this method's, or is damaged" in told.value.details()
+        deadline = time.monotonic() + 60
+        while calls_kept() > before + 4 and time.monotonic() < deadline:  # the last ones end beside this thread
+            time.sleep(0.01)
+        assert calls_kept() <= before + 4
+
+
+def test_a_reload_keeps_no_request_waiting(small_model):
+    """One worker and a load without end: requests are answered, and another reload is refused."""
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load(directory):
+        loading.set()
+        assert go_on.wait(60)
+        return load_warm(directory)
+
+    with serve(small_model, port=0, workers=1) as server, grpc.insecure_channel(server.address) as channel:
+        server.core.manager._load_servable = load
+        reload = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest
+        first = reload.future(reload_request(small=small_model, other=small_model), timeout=60)
+        assert loading.wait(60)
+        assert refusal(reload, reload_request(small=small_model)) == (
+            "UNAVAILABLE", "a reload is running; ask again when it has ended",
+        )  # fmt: skip
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        assert predict(ask(x=[[1.0]]), timeout=60).outputs["y"].float_val == [2.0]
+        go_on.set()
+        assert first.result().status.error_code == 0
+        assert reload(reload_request(small=small_model), timeout=60).status.error_code == 0
 
 
 def test_methods_on_examples(services):

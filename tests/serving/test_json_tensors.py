@@ -200,6 +200,8 @@ class TestText:
             (b"", "The document is empty"), (b" ", "at offset: 1"), (b'{"a": 1} x', "at offset: 9"),
             (b"[1]", "Is not object"), (b'{"a": 1, "a": 2}', 'key "a" stands twice'),
             (b'{"inputs": {"x": [1], "x": [2]}}', 'key "x" stands twice'),
+            # Of 200,000 keys the last: to look for each among all would take hours.
+            (b"{" + b"".join(b'"%d": 1, ' % n for n in range(200_000)) + b'"199999": 2}', 'key "199999" stands twice'),
             (b'{"a": "\xff"}', "not UTF-8, at offset: 7"),
             (b'{"a": "\\ud800"}', "surrogate"), (b'{"\\udc00": 1}', "surrogate"), (b'{"a": 01}', "at offset"),
             (b'{"a": ' + b"[" * 100_000, "nested too deeply"), (b'{"a":' * 100_000, "nested too deeply"),

@@ -17,7 +17,12 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.serving.test_versions import until
 from tfmmrank.export import RequestError
 from tfmmrank.serving import Client, serve
+from tfmmrank.serving.server.core import ServerCore
 from tfmmrank.serving.server.limits import Gate, Limits
+from tfmmrank.serving.server.manager import ModelManager
+from tfmmrank.serving.server.model_config import ModelConfig
+from tfmmrank.serving.server.rest_handler import RestHandler
+from tfmmrank.serving.server.result_cache import CachedRuns, MemoryCache
 from tfmmrank.stack import tf
 
 pytestmark = pytest.mark.embedded_only
@@ -61,6 +66,9 @@ def test_candidates_beyond_the_limit_are_refused(small_model):
         request = ask(x=np.ones((2, 3)))
         request.inputs["x"].tensor_shape.dim[1].size = 1 << 40  # told before a value of it is read
         assert "limit is 6" in refusal(predict, request)[1]
+        for shape in ((7,), (0, 7), (7, 0), (1, 7, 0)):  # a graph works along an axis even where another is 0
+            assert "has 7 candidates" in refusal(predict, ask(x=np.ones(shape)))[1]
+        assert predict(ask(x=np.ones((0, 6))), timeout=60).outputs["total"].float_val == []
 
 
 def test_messages_beyond_the_limit_are_refused(small_model):
@@ -89,6 +97,24 @@ def test_requests_beyond_the_limit_are_refused_at_once(small_model):
         assert running.result().outputs["y"].float_val == [1.0]
         assert waiting.result().outputs["y"].float_val == [1.0]
         assert predict(ask(x=[[1.0]]), timeout=60)
+
+
+def test_refusals_are_counted_and_probes_are_answered_all_the_same(small_model):
+    metrics, limits = Told(), Limits(concurrent_requests=1)
+    with (
+        serve(small_model, port=0, workers=1, limits=limits, metrics=metrics) as server,
+        asking(server.address) as predict,
+    ):
+        running = predict.future(WAIT, timeout=60)
+        until(lambda: server.core.gate.inside == 1)
+        assert refusal(predict, GO) == ("RESOURCE_EXHAUSTED", "the server answers 1 requests at once already")
+        assert metrics.requests == [("Predict", "GRPC", "small", "RESOURCE_EXHAUSTED")]
+        assert health(server.address) == SERVING
+        with Client(server.address, "small", timeout=60) as client:
+            assert client.status() == {1: "AVAILABLE"}
+        with server.core.manager.acquire(WAIT.model_spec) as version:
+            version.servable.run("go", {"x": np.ones(1, np.float32)})
+        assert running.result().outputs["y"].float_val == [1.0]
 
 
 def test_the_gate_counts_refuses_and_closes():
@@ -125,6 +151,18 @@ def test_a_fault_of_ours_is_told_without_our_insides(small_model, caplog):
         code, message = refusal(predict, ask(x=[[1.0]]))
         assert (code, message) == ("INTERNAL", "Predict failed inside the server; its log says why")
         assert "secret" in caplog.text
+
+
+def test_what_a_cache_answers_is_no_run(small_model):
+    metrics = Told()
+    cached = CachedRuns(MemoryCache(1 << 20))
+    manager = ModelManager(poll_seconds=0)
+    manager.start({"small": ModelConfig("small", small_model)})
+    core = ServerCore(manager, metrics=metrics, cached=cached)
+    answers = [core.predict(ask(x=[[1.0]])) for _ in range(3)]
+    manager.close()
+    assert answers[1:] == answers[:1] * 2
+    assert metrics.runs == [("Predict", "small")]
 
 
 class Told:
@@ -171,6 +209,9 @@ def test_a_stopping_server_finishes_what_runs_and_refuses_what_comes(small_model
         stopping.start()
         until(lambda: health(server.address) == NOT_SERVING)
         assert refusal(predict, GO) == ("UNAVAILABLE", "the server is shutting down")
+        with Client(server.address, "small", timeout=60) as client:
+            assert client.status() == {1: "UNLOADING"}  # probes look for AVAILABLE
+        assert b'"AVAILABLE"' not in RestHandler(server.core).answer("GET", "/v1/models/small").body
         assert not running.done()
         with server.core.manager.acquire(WAIT.model_spec) as version:
             version.servable.run("go", {"x": np.ones(1, np.float32)})

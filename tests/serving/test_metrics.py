@@ -13,6 +13,10 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from tfmmrank.serving.monitoring.metrics import ServingMetrics
+from tfmmrank.serving.protocol.tensors import write_tensor
+from tfmmrank.serving.server.core import ServerCore
+from tfmmrank.serving.server.manager import ModelManager
+from tfmmrank.serving.server.model_config import ModelConfig
 
 REQUESTS = ":tensorflow:serving:request_count"
 LATENCY = ":tensorflow:serving:request_latency"
@@ -151,6 +155,41 @@ class TestRanking:
         assert value(metrics, "tfmmrank_result_cache_total", model_name="shop", result="hit") == 3
         assert value(metrics, "tfmmrank_result_cache_total", model_name="shop", result="miss") == 1
         assert value(metrics, "tfmmrank_request_log_records_total", model_name="shop", result="dropped") == 1
+
+
+def test_only_lists_whose_lengths_are_told_are_counted(metrics, tmp_path):
+    """``predict_elwc`` says -1e9 in padding, and not where that begins."""
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+    class Model:
+        signatures = {"rank": None, "predict_elwc": None}
+        fingerprint = ""
+
+        def __init__(self, _):
+            pass
+
+        def run(self, *_):
+            return {"scores": np.array([[0.5, -1e9]], np.float32)}
+
+        def close(self):
+            pass
+
+    (tmp_path / "1").mkdir()
+    manager = ModelManager(Model, poll_seconds=0)
+    manager.start({"shop": ModelConfig("shop", tmp_path)})
+    core = ServerCore(manager, metrics=metrics)
+    for signature, inputs in (("predict_elwc", {"input_ranking_data": [b""]}), ("rank", {"num_items": np.int32([1])})):
+        request = PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = "shop", signature
+        for name, array in inputs.items():
+            write_tensor(request.inputs[name], array)
+        core.predict(request)
+    manager.close()
+    page = metrics.exposition().decode()
+    assert "predict_elwc" not in page
+    assert "input_ranking_data" not in page
+    assert value(metrics, "tfmmrank_ranked_items_total", model_name="shop", signature_name="rank") == 1
+    assert value(metrics, "tfmmrank_scores_sum", model_name="shop", signature_name="rank") == 0.5
 
 
 def test_nothing_is_lost_between_threads(metrics):

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import logging
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -188,7 +190,8 @@ def test_a_log_is_tensorflow_servings(tmp_path):
 
 def test_a_share_is_kept(tmp_path):
     request, response = messages()
-    with RequestLog(tmp_path, KEY, rate=0.25, seed=3, max_waiting=10_000) as log:
+    with RequestLog(tmp_path, KEY, rate=0.25, max_waiting=10_000) as log:
+        log._random.seed(3)
         for _ in range(2000):
             log.record("shop", 7, "rank", request, response)
     # A binomial's standard deviation is sqrt(2000 · 0.25 · 0.75) = 19; five of them either way.
@@ -197,18 +200,6 @@ def test_a_share_is_kept(tmp_path):
     assert len(logged(tmp_path)) == log.counts.sampled == log.counts.written
     with pytest.raises(ValueError, match="rate is 2"):
         RequestLog(tmp_path, KEY, rate=2)
-
-
-def test_request_ids_decide_alike_everywhere(tmp_path):
-    drawn = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        with RequestLog(tmp_path / name, KEY, rate=0.3, seed=seed, plain_text=["query"]) as log:
-            for number in range(200):
-                log.record("shop", 7, "rank", *messages(query=f"q{number}"), request_id=f"request {number}")
-        drawn.append([arrays(record)["query"][0] for record in logged(tmp_path / name)])
-    assert drawn[0] == drawn[1]
-    assert drawn[0] != drawn[2]
-    assert 20 < len(drawn[0]) < 100
 
 
 def test_rate_zero_keeps_nothing_and_makes_no_file(tmp_path):
@@ -347,3 +338,44 @@ def test_old_files_are_replaced_though_no_request_comes(tmp_path):
     assert names(tmp_path) == [".tfrecord"]
     log.close()
     assert len(logged(tmp_path)) == 1
+
+
+def test_what_a_killed_process_left_is_completed(tmp_path):
+    code = f"""
+        import os, signal
+        from tfmmrank.serving.monitoring.rotating_records import RotatingRecords
+        files = RotatingRecords({str(tmp_path)!r}, "r", 10**6, 3600)
+        for record in (b"one", b"two", b"three"):
+            files.write(record)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".partial"
+    os.truncate(left, left.stat().st_size - 1)  # killed a byte earlier
+    (tmp_path / "other-1.tfrecord.partial").write_bytes(left.read_bytes())  # not ours
+    RotatingRecords(tmp_path, "r", 10**6, 3600)
+    assert list(read_records(left.with_suffix(""))) == [b"one", b"two"]
+    assert not left.exists()
+    assert names(tmp_path) == [".partial", ".tfrecord"]
+
+
+def test_what_is_being_written_is_left_alone(tmp_path):
+    files = RotatingRecords(tmp_path, "r", max_bytes=10**6, max_seconds=3600)
+    files.write(b"one")
+    (tmp_path / "r-0.tfrecord.partial").touch()  # made a moment ago, perhaps: its writer has not locked it yet
+    RotatingRecords(tmp_path, "r", max_bytes=10**6, max_seconds=3600)
+    assert names(tmp_path) == [".partial", ".partial"]
+    files.write(b"two")
+    files.close()
+    (file,) = tmp_path.glob("*.tfrecord")
+    assert list(read_records(file)) == [b"one", b"two"]
+
+
+def test_what_cannot_be_completed_keeps_no_log_from_starting(tmp_path, caplog):
+    (tmp_path / "requests-0.tfrecord.partial").mkdir()
+    with RequestLog(tmp_path, KEY, rate=1) as log:
+        log.record("shop", 7, "rank", *messages())
+    assert log.counts.written == 1
+    assert "requests-0.tfrecord.partial: cannot complete what a killed process left" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.serving.rest_core import ModelCore, ScriptedCore
 from tests.serving.served_shop import TOLERANCE, assert_table_scores
+from tests.serving.test_versions import until
 from tfmmrank.export.servable import RequestError
 from tfmmrank.serving.monitoring.metrics import ServingMetrics
 from tfmmrank.serving.server.rest_handler import RestHandler
@@ -306,6 +308,38 @@ class TestBodies:
         assert ask(handler, packed[:100_000], encoding="gzip") == (413, {"error": "the body has more than 1000 bytes"})
         assert ask(handler, b" " * 1001)[0] == 413
         assert ask(handler, b'{"inputs": 1}'.ljust(1000))[0] == 200
+
+
+class TestLargeBodies:
+    """Two are read at once; what they say may take far more memory than they do."""
+
+    @staticmethod
+    def large():
+        return b'{"inputs": 1}'.ljust((1 << 20) + 1)
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_more_wait_and_are_refused_in_the_end(self, core, packed):
+        handler = RestHandler(core, request_timeout=0.05)
+        body, options = (gzip.compress(self.large()), {"encoding": "gzip"}) if packed else (self.large(), {})
+        core.gate.clear()
+        with ThreadPoolExecutor() as pool:
+            running = [pool.submit(ask, handler, body, **options) for _ in range(2)]
+            until(lambda: len(core.requests) == 2)
+            status, answer = ask(handler, body, **options)
+            assert (status, answer["error"]) == (429, "the server reads 2 bodies above 1048576 bytes at once already")
+            small = pool.submit(ask, handler, self.large()[:-1])  # takes no place
+            until(lambda: len(core.requests) == 3)
+            core.gate.set()
+            assert [future.result() for future in (*running, small)] == [(200, {"outputs": 2.0})] * 3
+        assert ask(handler, body, **options)[0] == 200
+
+    def test_a_place_is_free_again_whatever_happened(self, handler, core):
+        for body in (self.large() + b"x", b"[" * (2 << 20)):
+            for _ in range(3):
+                assert ask(handler, body)[0] == 400
+        core.failure = RuntimeError("broken")
+        for _ in range(3):
+            assert ask(handler, self.large())[0] == 500
 
 
 class TestMetrics:

@@ -13,7 +13,10 @@ import pytest
 import trustme
 
 from tests.serving.rest_core import ScriptedCore
+from tests.serving.test_versions import until
+from tfmmrank.serving import serve
 from tfmmrank.serving.server import http_connection
+from tfmmrank.serving.server.limits import Limits
 from tfmmrank.serving.server.rest import RestServer
 
 PATH = "/v1/models/m:predict"
@@ -81,6 +84,22 @@ def test_bodies_in_chunks(rest):
             assert answer(connection) == (200, {"outputs": 8.0})
 
 
+def test_chunks_may_have_extensions_and_trailers(rest):
+    with connect(rest) as connection:
+        connection.putrequest("POST", PATH)
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders(b'D ;name="value"\r\n{"inputs": 5}\r\n000\r\nX-Sum: 1\r\nX-More: 2\r\n\r\n')
+        assert answer(connection) == (200, {"outputs": 10.0})
+        assert post(connection)[0] == 200
+
+
+def test_large_chunks_come_whole(core):
+    body = b'{"inputs": 1}'.ljust(3 << 20)
+    with RestServer(core, port=0, threads=1) as server, connect(server) as connection:
+        connection.request("POST", PATH, iter([body[:5], body[5:]]), encode_chunked=True)
+        assert answer(connection) == (200, {"outputs": 2.0})
+
+
 def test_an_answer_to_head_has_no_body(rest):
     with connect(rest) as connection:
         connection.request("HEAD", "/v1/models/m")
@@ -111,6 +130,24 @@ class TestLimits:
             sock.sendall(f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + b"0" * 200_000)
             sock.shutdown(socket.SHUT_WR)
             assert read_all(sock)[0] == 413
+
+    @pytest.mark.parametrize("size", ["0xD", "+D", "1_3", "D g", "-D", "", "d" * 17])
+    def test_a_size_of_a_chunk_that_is_none(self, rest, size):
+        """What Python, but no proxy, takes for a number would end a request elsewhere than the proxy sees it end."""
+        with open_socket(rest) as sock:
+            sock.sendall(f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            sock.sendall(f'{size}\r\n{{"inputs": 1}}\r\n0\r\n\r\n'.encode())
+            sock.shutdown(socket.SHUT_WR)
+            status, body = read_all(sock)
+        assert (status, body["error"][:16]) == (400, "the size of a ch")
+
+    @pytest.mark.parametrize("end", ["\r\n0\r\nX: 1", "", "\r\n", " \r\n0\r\n\r\n", "\r\n0\n\r\n"])
+    def test_chunks_that_do_not_end_as_they_should(self, rest, end):
+        with open_socket(rest) as sock:
+            sock.sendall(f"POST {PATH} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            sock.sendall(f'D\r\n{{"inputs": 1}}{end}'.encode())
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock)[0] == 400
 
     @pytest.mark.parametrize(
         ("request_text", "status"),
@@ -200,6 +237,45 @@ def test_more_connections_than_may_wait_are_told_so(core, monkeypatch):
         core.gate.set()
         assert answer(running) == (200, {"outputs": 2.0})
         assert answer(waiting) == (200, {"outputs": 4.0})
+
+
+class TestOpenConnections:
+    @pytest.fixture
+    def full(self, core, monkeypatch):
+        """A server of at most two connections, which have idled since their first request."""
+        monkeypatch.setattr(http_connection, "_OPEN", 2)
+        with RestServer(core, port=0) as server, connect(server) as first, connect(server) as second:
+            assert post(first)[0] == post(second)[0] == 200
+            yield server, first, second
+
+    def test_more_are_closed_and_those_there_are_answered(self, full):
+        server, first, second = full
+        with open_socket(server) as refused, contextlib.suppress(ConnectionResetError):
+            assert refused.recv(1) == b""
+        assert post(first)[0] == post(second)[0] == 200
+
+    def test_one_that_goes_makes_room(self, full):
+        server, first, _ = full
+        post(first, Connection="close")
+        until(lambda: len(server._http.open) == 1)
+        with connect(server) as third:
+            assert post(third)[0] == 200
+
+    def test_a_process_that_may_open_few_files_keeps_half_of_them(self, core, monkeypatch):
+        monkeypatch.setattr(http_connection.resource, "getrlimit", lambda _: (2, 2))
+        with RestServer(core, port=0) as server, connect(server) as first:
+            assert post(first)[0] == 200
+            with open_socket(server) as refused, contextlib.suppress(ConnectionResetError):
+                assert refused.recv(1) == b""
+
+
+def test_a_limit_of_the_server_is_one_of_bodies_too(small_model):
+    with serve(small_model, port=0, rest_port=0, limits=Limits(message_bytes=100)) as server:
+        host, port = server.rest_address.rsplit(":", 1)
+        for size, status in ((100, 200), (101, 413)):
+            with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=WAIT)) as connection:
+                connection.request("POST", "/v1/models/small:predict", b'{"inputs": {"x": [[1.5]]}}'.ljust(size))
+                assert connection.getresponse().status == status
 
 
 class TestStop:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 
 from tfmmrank.export.servable import RequestError
 from tfmmrank.serving.protocol.tensors import read_tensor
+from tfmmrank.serving.server import result_cache
 from tfmmrank.serving.server.redis_cache import CircuitBreaker, RedisCache
 from tfmmrank.serving.server.result_cache import (
-    CacheCounts,
     CachedRuns,
+    Found,
     MemoryCache,
     answer_key,
     open_cache,
@@ -41,9 +43,10 @@ class CountingServable:
     """Scores are the number of the run, so that an answer from the cache is told from a new one."""
 
     def __init__(self, fingerprint="f"):
-        self.fingerprint, self.runs = fingerprint, 0
+        self.fingerprint, self.runs, self.timeouts = fingerprint, 0, []
 
     def run(self, signature, inputs, output_filter=(), timeout=None):
+        self.timeouts.append(timeout)
         if "broken" in signature:
             raise RequestError("INVALID_ARGUMENT", "no")
         self.runs += 1
@@ -52,6 +55,13 @@ class CountingServable:
 
 def version_of(servable, number=1):
     return SimpleNamespace(model="shop", version=number, servable=servable)
+
+
+def counted(cache):
+    """Runs through a cache, and the results of its look-ups, as they come."""
+    runs, results = CachedRuns(cache), []
+    runs.on_look_up = lambda model, result: results.append(result)
+    return runs, results
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------
@@ -114,7 +124,7 @@ def test_arrays_survive_packing():
 
 
 def test_second_time_comes_from_the_cache_until_the_version_changes():
-    runs, servable = CachedRuns(MemoryCache(10_000)), CountingServable()
+    (runs, results), servable = counted(MemoryCache(10_000)), CountingServable()
     first = runs.run(version_of(servable), "rank", INPUTS)
     again = runs.run(version_of(servable), "rank", INPUTS)
     np.testing.assert_array_equal(first["scores"], [[1, 1]])
@@ -123,7 +133,7 @@ def test_second_time_comes_from_the_cache_until_the_version_changes():
     runs.run(version_of(CountingServable("another"), 2), "rank", INPUTS)
     runs.run(version_of(servable), "rank", {**INPUTS, "query": np.array([b"hat"], object)})
     assert servable.runs == 2
-    assert runs.cache.counts == CacheCounts(hits=1, misses=3)
+    assert results == ["miss", "hit", "miss", "miss"]
 
 
 def test_an_answer_can_be_changed_without_changing_the_cache():
@@ -135,11 +145,11 @@ def test_an_answer_can_be_changed_without_changing_the_cache():
 
 
 def test_errors_are_not_kept():
-    runs = CachedRuns(MemoryCache(10_000))
+    runs, results = counted(MemoryCache(10_000))
     for _ in range(2):
         with pytest.raises(RequestError):
             runs.run(version_of(CountingServable()), "broken", INPUTS)
-    assert len(runs.cache) == 0
+    assert results == ["miss", "miss"]
 
 
 def test_large_answers_are_not_kept():
@@ -147,7 +157,21 @@ def test_large_answers_are_not_kept():
     runs.run(version_of(servable), "rank", INPUTS)
     runs.run(version_of(servable), "rank", INPUTS)
     assert servable.runs == 2
-    assert len(runs.cache) == 0
+
+
+def test_what_the_cache_took_is_not_left_to_the_run(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(result_cache, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Slow(MemoryCache):
+        def get(self, key):
+            clock[0] += 0.25
+            return super().get(key)
+
+    runs, servable = CachedRuns(Slow(10_000), max_answer_bytes=0), CountingServable()
+    for timeout in (1.0, 0.125, None):
+        runs.run(version_of(servable), "rank", INPUTS, timeout=timeout)
+    assert servable.timeouts == [0.75, 0.0, None]
 
 
 def test_through_a_real_servable(served):
@@ -157,7 +181,7 @@ def test_through_a_real_servable(served):
         fingerprint = "tiny"
 
     servable = WithFingerprint(served.model_dir / "1")
-    runs = CachedRuns(MemoryCache(100_000))
+    runs, results = counted(MemoryCache(100_000))
     ids = np.array([[b"i1", b"i2", b"nobody", b""]], object)
     inputs = {
         "query": np.array(["红色 shoe".encode()], object), "season": np.array([b""], object),
@@ -170,7 +194,7 @@ def test_through_a_real_servable(served):
             runs.run(version_of(servable), "rank", inputs, ["scoer"])
     finally:
         servable.close()
-    assert runs.cache.counts.hits == 1
+    assert results == ["miss", "hit", "miss"]
     assert first.keys() == again.keys() == {"scores", "known"}
     for name in first:
         assert first[name].dtype == again[name].dtype
@@ -184,14 +208,15 @@ def test_memory_is_bounded_and_the_longest_unused_goes_first():
     cache = MemoryCache(3 * 1300)
     for name in "abc":
         cache.put(name, bytes(1000))
-    assert cache.get("a") is not None
+    assert cache.get("a").result == "hit"
     cache.put("d", bytes(1000))
-    assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
+    assert [name for name in "abcd" if cache.get(name).value] == ["a", "c", "d"]
     cache.put("a", bytes(2))
     cache.put("huge", bytes(4000))
-    assert cache.get("huge") is None
-    assert len(cache.get("a")) == 2
-    assert cache.bytes_used == 2 * (1001 + 200) + (3 + 200)
+    assert cache.get("huge") == Found("miss")
+    assert cache.get("a") == Found("hit", bytes(2))
+    cache.put("e", bytes(1000))  # there is room again: a is smaller than it was
+    assert [name for name in "acde" if cache.get(name).value] == ["a", "c", "d", "e"]
 
 
 def test_memory_from_many_threads():
@@ -200,17 +225,13 @@ def test_memory_from_many_threads():
     def work(seed):
         rng = np.random.default_rng(seed)
         for number in rng.integers(0, 60, 500):
-            value = cache.get(str(number))
+            value = cache.get(str(number)).value
             assert value is None or value == bytes([number]) * 1000
             cache.put(str(number), bytes([number]) * 1000)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert 0 < cache.bytes_used <= cache.max_bytes
-    assert cache.counts.hits + cache.counts.misses == 2000
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(work, range(4)))
+    assert 0 < sum(cache.get(str(number)).value is not None for number in range(60)) <= 21
 
 
 def test_caches_by_name(monkeypatch):
@@ -220,7 +241,7 @@ def test_caches_by_name(monkeypatch):
     with pytest.raises(ValueError, match="max_bytes is 0"):
         open_cache("memory", max_mb=0)
     with pytest.raises(ValueError, match="ttl is 0"):
-        open_cache("redis://127.0.0.1:1/0", ttl=0)
+        RedisCache("redis://127.0.0.1:1/0", ttl=0)
     with pytest.raises(ValueError, match="result cache redis:") as told:
         open_cache("redis://user:secret@127.0.0.1:99999999/0")
     assert "secret" not in str(told.value)
@@ -287,15 +308,13 @@ def raw(port):
 def test_redis_keeps_answers_for_a_time_under_its_own_names(redis):
     with contextlib.closing(cache_at(redis.port, ttl=100)) as cache, raw(redis.port) as client:
         client.flushall()
-        assert cache.get("k") is None
+        assert cache.get("k") == Found("miss")
         cache.put("k", b"value")
-        assert cache.get("k") == b"value"
-        assert cache.counts == CacheCounts(hits=1, misses=1)
+        assert cache.get("k") == Found("hit", b"value")
         assert client.keys() == [b"tfmmrank:answer:1:k"]
         assert 90 < client.ttl("tfmmrank:answer:1:k") <= 100
         client.flushall()
-        assert cache.get("k") is None
-        assert cache.counts == CacheCounts(hits=1, misses=2)
+        assert cache.get("k") == Found("miss")
 
 
 def test_two_servers_share_answers(redis):
@@ -324,17 +343,15 @@ def test_damaged_values_are_found_out(redis, damage):
         else:
             client.delete(name)
             client.rpush(name, "a list")
-        assert cache.get("k") is None
-        assert cache.counts == CacheCounts(errors=1)
+        assert cache.get("k") == Found("error")
 
 
 def test_killed_and_restarted_redis_means_slower_never_wrong(caplog):
     clock = [0.0]
     servable = CountingServable()
     with redis_server() as first:
-        cache = cache_at(first.port)
-        cache._breaker = CircuitBreaker(5.0, lambda: clock[0])
-        runs = CachedRuns(cache)
+        cache = cache_at(first.port, pause=5.0, clock=lambda: clock[0])
+        runs, results = counted(cache)
 
         def ask():
             return runs.run(version_of(servable), "rank", INPUTS)["scores"][0, 0]
@@ -344,18 +361,18 @@ def test_killed_and_restarted_redis_means_slower_never_wrong(caplog):
         first.process.wait()
         with caplog.at_level(logging.WARNING):
             assert [ask(), ask()] == [2, 3]
-        assert cache.counts == CacheCounts(hits=1, misses=1, errors=1, skipped=3)  # one failure, then nobody asks
+        assert results == ["miss", "hit", "error", "skipped"]  # one failure, then nobody asks
         assert "going on without it" in caplog.text
         clock[0] = 5.0
         assert ask() == 4  # asked once more, still gone
-        assert cache.counts.errors == 2
     with redis_server(first.port):
         assert ask() == 5
-        assert cache.counts.errors == 2  # nobody asked: the pause is not over
+        assert results[4:] == ["error", "skipped"]  # the pause is not over
         clock[0] = 10.0
         with caplog.at_level(logging.WARNING):
             assert [ask(), ask()] == [6, 6]
         assert "answers again" in caplog.text
+        assert results[6:] == ["miss", "hit"]
     cache.close()
 
 
@@ -363,9 +380,9 @@ def test_no_redis_at_start():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         cache = cache_at(unused.getsockname()[1])
-        runs, servable = CachedRuns(cache), CountingServable()
+        (runs, results), servable = counted(cache), CountingServable()
         assert runs.run(version_of(servable), "rank", INPUTS)["scores"][0, 0] == 1
-    assert cache.counts == CacheCounts(errors=1, skipped=1)
+    assert results == ["error"]
 
 
 @contextlib.contextmanager
@@ -400,10 +417,53 @@ def answering(reply):
 def test_a_redis_that_never_answers_costs_one_time_out():
     with answering(None) as port:
         cache = cache_at(port, timeout=0.05)
-        runs, servable = CachedRuns(cache), CountingServable()
+        (runs, results), servable = counted(cache), CountingServable()
         answers = [runs.run(version_of(servable), "rank", INPUTS)["scores"][0, 0] for _ in range(20)]
     assert answers == list(range(1, 21))
-    assert cache.counts == CacheCounts(errors=1, skipped=39)
+    assert results == ["error"] + ["skipped"] * 19
+
+
+class SlowClient:
+    """Redis, each answer of which takes as long as ``seconds`` says."""
+
+    def __init__(self, clock):
+        self.clock, self.seconds, self.kept, self.asked = clock, 0.0, {}, 0
+
+    def get(self, name):
+        self.asked += 1
+        self.clock[0] += self.seconds
+        return self.kept.get(name)
+
+    def set(self, name, value, px):
+        self.clock[0] += self.seconds
+        self.kept[name] = value
+
+
+def test_a_slow_redis_is_left_alone(caplog):
+    clock = [0.0]
+    cache = RedisCache("redis://127.0.0.1:1/0", timeout=0.05, pause=5.0, clock=lambda: clock[0])
+    cache._client = client = SlowClient(clock)
+    cache.put("k", b"value")
+    client.seconds = 0.03  # more than half of the time-out, and no error
+    with caplog.at_level(logging.WARNING):
+        found = [cache.get("k").result for _ in range(5)]
+    assert found == ["hit", "hit", "hit", "skipped", "skipped"]
+    assert client.asked == 3
+    assert "takes 30 ms to answer; going on without it" in caplog.text
+    clock[0] += 5.0
+    assert [cache.get("k").result for _ in range(2)] == ["hit", "skipped"]  # tried once, still slow
+    clock[0] += 5.0
+    client.seconds = 0.001
+    assert [cache.get("k").result for _ in range(5)] == ["hit"] * 5
+
+
+def test_a_slow_answer_now_and_then_is_no_failure():
+    clock = [0.0]
+    cache = RedisCache("redis://127.0.0.1:1/0", timeout=0.05, clock=lambda: clock[0])
+    cache._client = client = SlowClient(clock)
+    for number in range(30):
+        client.seconds = 0.001 if number % 3 == 0 else 0.049
+        assert cache.get("k") == Found("miss")
 
 
 @pytest.mark.parametrize(
@@ -420,8 +480,7 @@ def test_a_redis_that_never_answers_costs_one_time_out():
 def test_wrong_answers_are_no_answers(reply):
     with answering(reply) as port:
         cache = cache_at(port, timeout=0.5)
-        assert cache.get("k") is None
-        assert cache.counts.errors == 1
+        assert cache.get("k") == Found("error")
         cache.close()
 
 
@@ -431,8 +490,7 @@ def test_an_answer_to_another_question_is_found_out(redis):
     cache.put("a", b"value of a")
     sealed = cache._client.get("tfmmrank:answer:1:a")
     cache._client.get = lambda name: sealed
-    assert cache.get("b") is None
-    assert cache.counts.errors == 1
+    assert cache.get("b") == Found("error")
 
 
 def test_breaker_lets_one_ask_after_the_pause():

@@ -18,7 +18,8 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from tests.serving.small_model import write_version
-from tfmmrank.export import RequestError
+from tfmmrank.export import RequestError, versions_of
+from tfmmrank.export.versions import choose_version
 from tfmmrank.serving import serve
 from tfmmrank.serving.server.config_poller import ConfigPoller
 from tfmmrank.serving.server.core import ServerCore
@@ -176,6 +177,28 @@ def test_a_version_that_cannot_be_loaded_is_told_and_left_alone(start, tmp_path)
     assert manager.states("m")[1].message == ""
 
 
+def test_a_version_that_was_mended_in_place_is_loaded(start, tmp_path):
+    add(tmp_path, 1)
+    manager = start(ModelConfig("m", tmp_path))
+    add(tmp_path, 2, broken=True)
+    until(lambda: states(manager).get(2) == "END")
+    (tmp_path / "2" / "broken").unlink()
+    until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
+    assert StandIn.loads == ["1", "2", "2"]
+
+
+def test_a_folder_beyond_an_int64_is_no_version(start, tmp_path):
+    add(tmp_path, 1, 2**63)
+    assert versions_of(tmp_path) == [1]
+    manager = start(ModelConfig("m", tmp_path, ALL))
+    (status,) = ServerCore(manager).status(GetModelStatusRequest(model_spec=spec())).model_version_status
+    assert (status.version, serving(manager)) == (1, 1)
+    add(tmp_path, 2**63 - 1)
+    until(lambda: serving(manager) == 2**63 - 1)
+    with pytest.raises(ValueError, match="expected a whole number from 1 to 9223372036854775807"):
+        choose_version(tmp_path, 2**63)
+
+
 def test_status_lists_versions_newest_first(start, tmp_path):
     add(tmp_path, 1, 10, 9)
     core = ServerCore(start(ModelConfig("m", tmp_path, ALL), poll_seconds=0))
@@ -191,12 +214,13 @@ def test_a_version_finishes_the_requests_that_hold_it(start, tmp_path):
         until(lambda: states(manager) == {2: "AVAILABLE", 1: "UNLOADING"})
         assert serving(manager) == 2
         assert same is first
+        servable = first.servable
         add(tmp_path, 3)  # what waits for its requests keeps nothing else from being loaded
         until(lambda: states(manager).get(3) == "AVAILABLE")
         assert states(manager)[1] == "UNLOADING"
-        assert not first.servable.closed
+        assert not servable.closed
     until(lambda: states(manager)[1] == "END")
-    assert first.servable.closed
+    assert servable.closed
 
 
 def test_requests_do_not_wait_for_a_load(start, tmp_path):
@@ -242,6 +266,23 @@ def test_memory_of_an_unloaded_version_is_given_back(start, tmp_path, small_mode
     until(lambda: session() is None)  # at once: variables and tables are the session's
     gc.collect()
     assert graph() is None
+
+
+def test_a_graph_goes_with_its_version_where_the_heap_is_frozen(start, tmp_path, small_model):
+    """There Python's own collector would not come, as here; even where somebody still has the version."""
+    shutil.copytree(small_model / "1", tmp_path / "m" / "1")
+    gc.freeze()
+    gc.disable()
+    try:
+        manager = start(ModelConfig("m", tmp_path / "m"), load=load_warm, poll_seconds=0)
+        with manager.acquire(spec()) as version:
+            graph = weakref.ref(version.servable._session.graph)
+        manager.close()
+        assert states(manager) == {1: "END"}
+        assert graph() is None
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def test_no_request_fails_while_versions_are_swapped(tmp_path):
@@ -367,7 +408,7 @@ def test_a_bad_reload_leaves_the_old_models_in_place(start, tmp_path):
         "INVALID_ARGUMENT", "Expected model a to have an absolute path or URI; got base_path()=a",
     )  # fmt: skip
     code, message = refusal(core.reload, reload_request(a=tmp_path / "empty", b=tmp_path / "empty"))
-    assert (code, "holds no version of model b" in message) == ("INVALID_ARGUMENT", True)
+    assert (code, "holds no version of model a" in message) == ("INVALID_ARGUMENT", True)
     other = ReloadConfigRequest()
     other.config.custom_model_config.SetInParent()
     assert refusal(core.reload, other) == (
@@ -381,6 +422,59 @@ def test_a_bad_reload_leaves_the_old_models_in_place(start, tmp_path):
     assert code == "UNKNOWN"
     assert message.startswith("1 model(s) did not become available: {{b 1} due to error: ")
     assert serving(manager, model="a") == 1
+
+
+def test_a_reload_that_finds_no_version_leaves_the_running_one(start, tmp_path):
+    add(tmp_path / "m", 1)
+    manager = start(ModelConfig("m", tmp_path / "m"), poll_seconds=0)
+    file = tmp_path / "models.config"
+    for folder, policy in ((tmp_path / "m", "specific { versions: 9 }"), (tmp_path / "none", "")):
+        with pytest.raises(RequestError, match="holds no version of model m .* that its version policy asks for"):
+            ConfigPoller(write_config(file, folder, policy), manager, 1.0).follow()
+        assert states(manager) == {1: "AVAILABLE"}
+        assert manager.models() == {"m": ModelConfig("m", tmp_path / "m")}
+
+
+def test_a_model_moves_to_another_folder_with_the_same_version_numbers(start, tmp_path):
+    add(tmp_path / "a", 1)
+    add(tmp_path / "b", 1)
+    add(tmp_path / "c", 1, broken=True)
+    manager = start(ModelConfig("m", tmp_path / "a"), poll_seconds=0)
+    core = ServerCore(manager, reload_roots=[tmp_path])
+    with manager.acquire(spec()) as first:
+        core.reload(reload_request(m=tmp_path / "b"))
+        with manager.acquire(spec()) as second:
+            assert (first.servable.directory, second.servable.directory) == (tmp_path / "a" / "1", tmp_path / "b" / "1")
+        assert not first.servable.closed
+        assert states(manager) == {1: "AVAILABLE"}
+    code, message = refusal(core.reload, reload_request(m=tmp_path / "c"))
+    assert code == "UNKNOWN"
+    assert message == f"1 model(s) did not become available: {{{{m 1}} due to error: {tmp_path / 'c' / '1'}: broken}}"
+    with manager.acquire(spec()) as version:
+        assert version.servable.directory == tmp_path / "b" / "1"
+    manager.close()
+    assert [change[2] for change in manager.seen].count("LOADING") == 1  # it was AVAILABLE all the time
+    assert states(manager) == {1: "END"}
+
+
+def test_a_reload_tries_again_what_could_not_be_loaded(start, tmp_path):
+    add(tmp_path, 1)
+    manager = start(ModelConfig("m", tmp_path), poll_seconds=0)
+    broken = threading.Event()
+    broken.set()
+
+    def load(directory):
+        if broken.is_set():
+            raise OSError("the disk is away")
+        return StandIn(directory)
+
+    manager._load_servable = load
+    add(tmp_path, 2)
+    manager.reload(manager.models())
+    assert states(manager) == {2: "END", 1: "AVAILABLE"}
+    broken.clear()
+    manager.reload(manager.models())
+    assert states(manager)[2] == "AVAILABLE"
 
 
 def test_a_reload_opens_nothing_outside_its_folders(start, tmp_path):

@@ -88,12 +88,14 @@ _PORT = click.IntRange(0, 65535)
     "--request-log-plain-text", multiple=True, metavar="INPUT",
     help="An input whose text is kept as it is, instead of hashed. Repeatable.",
 )  # fmt: skip
-@click.option("--max-message-bytes", type=click.IntRange(1), help="Longest gRPC request. Default: 2 GB.")
+@click.option(
+    "--max-message-bytes", type=click.IntRange(1), help="Longest request. Default: 2 GB over gRPC, 64 MiB over REST."
+)
 @click.option("--max-candidates", type=click.IntRange(1), help="Most items in one request. Default: no limit.")
 @click.option(
     "--max-concurrent-requests",
     type=click.IntRange(1),
-    help="Requests in the server at once, waiting ones too; more are refused. Default: no limit.",
+    help="Requests for models at once, waiting ones too; more are refused. Default: no limit.",
 )
 @click.option(
     "--enable-grpc-healthcheck-service/--no-grpc-healthcheck-service",

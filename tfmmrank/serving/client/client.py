@@ -34,7 +34,7 @@ class Client(ClientBase):
         tls: for an encrypted connection.
         max_candidates: longer lists are asked for in parts, where the model has no list context.
         in_flight: how many parts are asked for at once, at most.
-        retry: how to ask again a server that is not there; None: not at all.
+        retry: how to ask again a server that is not there, or has too much to do; None: not at all.
         keepalive: seconds of silence after which a connection with requests under way is tried; None: never. TensorFlow
             Serving disconnects a client that tries often (gRPC's ``too_many_pings``).
 

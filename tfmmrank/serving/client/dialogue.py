@@ -7,7 +7,7 @@ ServingError thrown in), and returns what the caller wants to know. ``Client`` c
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from tfmmrank.serving.client.ranking_inputs import (
 T = TypeVar("T")
 Steps = Generator[list[Question], list[Any], T]
 
+_OF_OTHER_SIGNATURES = {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"}
 _ROUNDS = 4  # a swap takes one; more means that servers of several versions answer in turn
 
 
@@ -65,14 +66,23 @@ class Dialogue:
         """Ranks B lists by id, in parts where one is longer than ``max_candidates``."""
         check_lists(queries, item_ids)
         item_ids = [list(ids) for ids in item_ids]
-        lengths = [len(ids) for ids in item_ids]
-        if not any(lengths):
+        if not any(item_ids):
             return [RankedList.empty() for _ in queries]
+        return (yield from self._of_now(lambda: self._rank_batch(queries, item_ids, split, context)))
+
+    def _rank_batch(
+        self,
+        queries: Sequence[str],
+        item_ids: Sequence[Sequence[str]],
+        split: bool,
+        context: Mapping[str, Sequence[Any]],
+    ) -> Steps[list[RankedList]]:
         columns = query_inputs((yield from self.signature("rank")), queries, context)
+        lengths = [len(ids) for ids in item_ids]
         parts = split_lists(lengths, self.max_candidates)
         asked = [questions.predict(self.target, "rank", rank_inputs(columns, item_ids, part)) for part in parts]
         if len(parts) == 1:
-            answered = yield from self._predict(asked)
+            answered = yield asked
         else:
             answered = yield from self._ask_parts(asked, max(lengths), split)
         return _merge(item_ids, parts, answered)
@@ -82,6 +92,11 @@ class Dialogue:
         ids, columns = item_table(items)
         if not ids:
             return RankedList.empty()
+        return (yield from self._of_now(lambda: self._rank_features(query, ids, columns, context)))
+
+    def _rank_features(
+        self, query: str, ids: list[str], columns: Mapping[str, Any], context: Mapping[str, Any]
+    ) -> Steps[RankedList]:
         signature = yield from self.signature("rank_features")
         inputs = {
             **query_inputs(signature, [query], {name: [value] for name, value in context.items()}),
@@ -107,12 +122,13 @@ class Dialogue:
     ) -> Steps[dict[str, np.ndarray]]:
         """Calls a signature."""
         asked = questions.predict(self.target, signature, inputs, output_filter)
-        return (yield from self._predict([asked]))[0].outputs
+        return (yield [asked])[0].outputs
 
     def metadata(self) -> Steps[dict[str, Signature]]:
         """The model's signatures, asked anew."""
-        (self._signatures,) = yield [questions.metadata(self.target)]
-        return self._signatures
+        (signatures,) = yield [questions.metadata(self.target)]
+        self._signatures = signatures
+        return signatures
 
     def status(self) -> Steps[dict[int, str]]:
         """State by version."""
@@ -123,12 +139,17 @@ class Dialogue:
         signatures = self._signatures
         return signatures if signatures is not None else (yield from self.metadata())
 
-    def _predict(self, asked: list[Question]) -> Steps[list[Prediction]]:
+    def _of_now(self, ask: Callable[[], Steps[T]]) -> Steps[T]:
+        """What ``ask`` gives; once more where it fails by signatures that a new version no longer has."""
+        remembered = self._signatures
         try:
-            return (yield asked)
-        except ServingError:
-            self._signatures = None  # a new version may read other inputs: ask again next time
-            raise
+            return (yield from ask())
+        except (ServingError, ValueError) as error:
+            if remembered is None or (isinstance(error, ServingError) and error.code not in _OF_OTHER_SIGNATURES):
+                raise
+            if (yield from self.metadata()) == remembered:
+                raise
+        return (yield from ask())
 
     # -- long lists ---------------------------------------------------------------------------------------------------
 
@@ -141,11 +162,11 @@ class Dialogue:
         if "describe" not in (yield from self._remembered()):
             if not split:
                 raise ValueError(self._why_not_split(longest, None))
-            return (yield from self._of_one_version(asked, (yield from self._predict(asked))))
+            return (yield from self._of_one_version(asked, (yield asked)))
         describe = questions.predict(self.target, "describe", {"ask": np.array([b""], object)})
-        described = yield from self._predict([describe])
+        described = yield [describe]
         self._check_split(described[0], longest, split)
-        answered = yield from self._predict(asked)
+        answered = yield asked
         answered = yield from self._of_one_version([describe, *asked], described + answered)
         self._check_split(answered[0], longest, split)
         return answered[1:]
@@ -161,7 +182,7 @@ class Dialogue:
             stale = [number for number, prediction in enumerate(answered) if prediction.version != now]
             if not stale:
                 return answered
-            last = yield from self._predict([asked[number] for number in stale])
+            last = yield [asked[number] for number in stale]
             answered = list(answered)
             for number, prediction in zip(stale, last, strict=True):
                 answered[number] = prediction

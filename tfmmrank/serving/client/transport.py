@@ -24,6 +24,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
 ]
+_FULL = "queue to which this task was submitted is full"  # TensorFlow's ``shared_batch_scheduler.h``
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,22 @@ def _read(file: str | Path | None) -> bytes | None:
 
 @dataclass(frozen=True)
 class Retry:
-    """How long to wait before asking again a server that is not there: exponential backoff with full jitter.
+    """How to ask again a server that is not there, or that has too much to do: exponential backoff with full jitter.
 
-    Only UNAVAILABLE is asked again, for as long as the call's timeout allows: a request that was refused or has timed
-    out would be so again, and ranking twice changes nothing.
+    Only UNAVAILABLE is asked again: ranking twice changes nothing, but a request that was refused or has timed out
+    would be so again. A server that is away, or says that it shuts down, is waited for as long as the call's timeout
+    allows, so that a restart loses nothing. One whose batching queue is full is there, and has more requests than it
+    can answer: it is asked a few more times. gRPC tells the two apart by the message alone.
 
     Args:
         first: seconds before the second attempt, at most.
         most: seconds before any attempt, at most.
+        when_full: how often a server whose queue is full is asked again.
     """
 
     first: float = 0.05
     most: float = 1.0
+    when_full: int = 3
 
     def wait(self, failures: int, rng: random.Random) -> float:
         """Seconds to wait after the ``failures``-th failure, counted from 1: uniform below a limit that doubles."""
@@ -131,7 +136,7 @@ class Attempts:
 
     def __init__(self, asked: str, deadline: Deadline, retry: Retry | None) -> None:
         self._asked, self._deadline, self._retry = asked, deadline, retry
-        self._failures = 0
+        self._failures = self._full = 0
         self._absent = ""  # why there was no server, when last there was none
 
     def options(self) -> dict[str, Any]:
@@ -149,15 +154,22 @@ class Attempts:
         """
         code, details = error.code().name, error.details()
         left = self._deadline.left()
+        full = code == "UNAVAILABLE" and _FULL in details
         if code == "UNAVAILABLE":
             self._failures += 1
-            self._absent = details
+            self._full += full
+            self._absent = "" if full else details
             if self._retry is not None and left:
-                # Seeded anew: forked workers would all wait the same time.
-                return min(self._retry.wait(self._failures, random.Random()), left)
+                wait = self._retry.wait(self._failures, random.Random())  # seeded anew: forks would wait the same time
+                if not full:
+                    return min(wait, left)
+                if wait < left and self._full <= self._retry.when_full:
+                    return wait
         if code == "DEADLINE_EXCEEDED" and self._absent:
             code, details = "UNAVAILABLE", self._absent
-        if code == "UNAVAILABLE":
+        if full:
+            details = f"the server has more requests than it can answer ({details}; asked {self._full} times)"
+        elif code == "UNAVAILABLE":
             waited = f"; waited {self._deadline.timeout:g} s for it" if self._retry is not None else ""
             details = f"{_why_absent(details)} ({details}{waited})"
         elif code == "DEADLINE_EXCEEDED":

@@ -27,6 +27,8 @@ class LoadReport:
             loop.
         statuses: requests by gRPC's status name.
         seconds: from the start to the last answer, without the warm-up.
+        answered_rate: answers a second, of the seconds in which requests were sent: what comes after them is not
+            counted, or one straggler would make a server look slow.
         rate: requests a second that were asked for; None in a closed loop.
         concurrency: workers of a closed loop; None in an open one.
     """
@@ -35,6 +37,7 @@ class LoadReport:
     lateness: np.ndarray
     statuses: dict[str, int]
     seconds: float
+    answered_rate: float
     rate: float | None = None
     concurrency: int | None = None
 
@@ -67,6 +70,7 @@ class LoadReport:
             lateness=lateness,
             statuses=dict(Counter(statuses).most_common()),
             seconds=max(duration, float(done.max() - start)),
+            answered_rate=np.count_nonzero(~failed & (done <= start + duration)) / duration,
             **asked,
         )
 
@@ -79,11 +83,6 @@ class LoadReport:
     def failed(self) -> int:
         """Requests that were not."""
         return len(self.latencies) - self.answered
-
-    @property
-    def answered_rate(self) -> float:
-        """Answers a second."""
-        return self.answered / self.seconds
 
     @property
     def kept_up(self) -> bool:

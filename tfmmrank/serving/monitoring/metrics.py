@@ -140,7 +140,7 @@ class ServingMetrics:
         self._missing.add((model, column), missing)
 
     def observe_cache(self, model: str, result: str, count: int = 1) -> None:
-        """Counts look-ups in the result cache: ``hit`` or ``miss``."""
+        """Counts look-ups in the result cache: ``hit``, ``miss``, ``error`` or ``skipped`` (``result_cache.Found``)."""
         self._cache.add((model, result), count)
 
     def observe_log(self, model: str, result: str, count: int = 1) -> None:

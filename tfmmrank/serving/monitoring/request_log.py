@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import threading
@@ -61,7 +60,6 @@ class RequestLog:
         key: of the hashes of ids and texts, see ``log_privacy.read_key``.
         rate: share of the requests to keep, from 0 to 1.
         plain_text: inputs whose texts may be kept as they are.
-        seed: of the sample.
         max_waiting: requests that may wait.
         max_waiting_bytes: their size in all.
         max_file_bytes: a file larger than this is complete.
@@ -82,7 +80,6 @@ class RequestLog:
         key: bytes,
         rate: float = 0.01,
         plain_text: Collection[str] = (),
-        seed: int = 0,
         max_waiting: int = 1024,
         max_waiting_bytes: int = 64 << 20,
         max_file_bytes: int = 64 << 20,
@@ -93,7 +90,7 @@ class RequestLog:
         self.rate, self.max_waiting, self.max_waiting_bytes = rate, max_waiting, max_waiting_bytes
         self._redactor = Redactor(key, plain_text)
         self._files = RotatingRecords(folder, "requests", max_file_bytes, max_file_seconds)
-        self._seed, self._random = seed, random.Random(seed)
+        self._random = random.Random()
         self._waiting: deque[_Entry] = deque()
         self._waiting_bytes = 0
         self._counts = dict.fromkeys(LogCounts._fields, 0)
@@ -103,9 +100,7 @@ class RequestLog:
         self._thread = threading.Thread(target=self._write_all, name="request log", daemon=True)
         self._thread.start()
 
-    def record(
-        self, model: str, version: int, signature: str, request: Any, response: Any, request_id: str | None = None
-    ) -> None:
+    def record(self, model: str, version: int, signature: str, request: Any, response: Any) -> None:
         """Offers an answered request; returns at once.
 
         Args:
@@ -114,10 +109,8 @@ class RequestLog:
             signature: the signature that was run.
             request: the PredictRequest; it must not be changed afterwards.
             response: the PredictResponse; likewise.
-            request_id: where given, it alone decides, with the seed, whether the request is in the sample: all servers
-                with the same seed draw the same requests.
         """
-        drawn = self._draw(request_id) < self.rate
+        drawn = self._random.random() < self.rate
         size = request.ByteSize() + response.ByteSize() if drawn else 0
         with self._changed:
             self._counts["offered"] += 1
@@ -153,13 +146,6 @@ class RequestLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _draw(self, request_id: str | None) -> float:
-        """A number from 0 to 1, without 1."""
-        if request_id is None:
-            return self._random.random()
-        digest = hashlib.blake2b(f"{self._seed}:{request_id}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") / 2**64
 
     # -- the thread that writes ---------------------------------------------------------------------------------------
 

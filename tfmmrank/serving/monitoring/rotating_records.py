@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import logging
 import os
 import secrets
 import time
 from pathlib import Path
 from typing import Any
 
-from tfmmrank.data.example_lists import write_record
+from tfmmrank.data.example_lists import read_records, write_record
 
 SUFFIX, PARTIAL = ".tfrecord", ".partial"
+_FRAMING = 16  # bytes of a record's length and checksums
+_LOG = logging.getLogger(__name__)
 
 
 class RotatingRecords:
     """Appends records to files named by time; not safe to use from several threads.
 
     The file being written ends in ``.partial``; complete, it loses that by a rename, so that whoever collects
-    ``*.tfrecord`` never reads half of one. What is written has left this process: only a machine's crash loses it.
+    ``*.tfrecord`` never reads half of one. What is written has left this process: only a machine's crash loses it. A
+    writer holds a lock on its file; those of killed ones are completed by the next that is made in the folder.
 
     Args:
         folder: where; made if it is not there.
@@ -37,6 +42,13 @@ class RotatingRecords:
         self._file: Any = None
         self._path = self.folder
         self._size, self._complete_at = 0, 0.0
+        for path in sorted(self.folder.glob(f"{prefix}-*{SUFFIX}{PARTIAL}")):
+            try:
+                _complete_abandoned(path)
+            except FileNotFoundError:  # another has completed it
+                pass
+            except OSError as error:
+                _LOG.warning("%s: cannot complete what a killed process left: %s", path, error)
 
     def write(self, record: bytes) -> None:
         """Appends one record.
@@ -67,14 +79,16 @@ class RotatingRecords:
     def close(self) -> None:
         """Completes the file."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
-            self._path.rename(self._path.with_suffix(""))
+            file, self._file = self._file, None
+            with file:  # and its lock, until it has its name
+                self._path.rename(self._path.with_suffix(""))
 
     def _open(self) -> None:
         name = f"{self.prefix}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}{SUFFIX}{PARTIAL}"
         self._path = self.folder / name
         self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 - closed when complete
+        with contextlib.suppress(OSError):  # a file system without locks, where nobody completes it either
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         self._size, self._complete_at = 0, time.monotonic() + self.max_seconds
 
     def _append(self, framed: memoryview) -> None:
@@ -97,3 +111,25 @@ class RotatingRecords:
         if not self._size:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+
+
+def _complete_abandoned(path: Path) -> None:
+    """Completes a file that nobody writes any more, without what follows its last whole record.
+
+    An empty one is left: it may have been made a moment ago, and not locked yet.
+
+    Raises:
+        OSError: when that is not possible.
+    """
+    with open(path, "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        size = 0
+        with contextlib.suppress(ValueError):
+            for record in read_records(path):
+                size += _FRAMING + len(record)
+        if size:
+            file.truncate(size)
+            path.rename(path.with_suffix(""))

@@ -1,6 +1,6 @@
 """TensorFlow Serving's configuration files, read and checked from Python.
 
-The tensorflow-serving-api wheel lacks the messages of four of its text protos; they are declared here with the names,
+The tensorflow-serving-api wheel lacks the messages of three of its text protos; they are declared here with the names,
 numbers and types of TensorFlow Serving's own ``.proto`` files:
 
 ===================================  ==================================================================================
@@ -9,24 +9,19 @@ message                              file, and the flag that reads it
 BatchingParameters                   ``session_bundle_config.proto``; ``--batching_parameters_file``
 MonitoringConfig, PrometheusConfig   ``monitoring_config.proto``; ``--monitoring_config_file``
 SSLConfig                            ``ssl_config.proto``; ``--ssl_config_file``
-SavedModelBundleSourceAdapterConfig  ``saved_model_bundle_source_adapter.proto``; inside ``--platform_config_file``
 ===================================  ==================================================================================
 
-Of SessionBundleConfig, which the last one holds, the fields up to ``model_warmup_options`` (780) are known.
-
 ModelServerConfig (``--model_config_file``) is in the wheel: ``tensorflow_serving.config.model_server_config_pb2``.
-Neither that module nor this one loads TensorFlow; only SavedModelBundleSourceAdapterConfig does, when it is first asked
-for, because it holds TensorFlow's own ConfigProto.
+Neither that module nor this one loads TensorFlow.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message, text_format, wrappers_pb2
+from google.protobuf import descriptor_pool, message, text_format, wrappers_pb2
 
 from tfmmrank.registry import nearest
 from tfmmrank.serving.protocol.descriptors import declare_messages
@@ -75,12 +70,6 @@ PrometheusConfig: Any = _CLASSES["PrometheusConfig"]
 SSLConfig: Any = _CLASSES["SSLConfig"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "SavedModelBundleSourceAdapterConfig":
-        return _source_adapter_config()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 def parse_config(path: str | Path, message_class: type[M]) -> M:
     """Reads a text proto.
 
@@ -116,53 +105,3 @@ def _explain(path: str | Path, error: text_format.ParseError, message_class: typ
     owner, key = unknown.groups()
     known = sorted(message_class.DESCRIPTOR.file.pool.FindMessageTypeByName(owner).fields_by_name)
     return f'{place}: {owner} has no key "{key}"{nearest(key, known)}; known: {", ".join(known)}'
-
-
-@functools.cache
-def _source_adapter_config() -> Any:
-    """SavedModelBundleSourceAdapterConfig with its SessionBundleConfig, built on TensorFlow's descriptors."""
-    from tensorflow.core.protobuf import config_pb2, named_tensor_pb2
-
-    for module in (config_pb2, named_tensor_pb2):
-        _copy_file(module.DESCRIPTOR)
-    declare_messages(
-        "tfmmrank/session_bundle_config.proto",
-        _PACKAGE,
-        {
-            "ModelWarmupOptions": {"num_request_iterations": (1, "google.protobuf.Int32Value")},
-            "SessionBundleConfig": {
-                "session_target": (1, "string"),
-                "session_config": (2, "tensorflow.ConfigProto"),
-                "batching_parameters": (3, "BatchingParameters"),
-                "session_run_load_threadpool_index": (4, "google.protobuf.Int32Value"),
-                "experimental_transient_ram_bytes_during_load": (5, "uint64"),
-                "saved_model_tags": (6, "[string]"),
-                "experimental_fixed_input_tensors": (778, "[tensorflow.NamedTensorProto]"),
-                "enable_model_warmup": (779, "bool"),
-                "model_warmup_options": (780, "ModelWarmupOptions"),
-            },
-        },
-        _POOL,
-        imports=[
-            wrappers_pb2.DESCRIPTOR.name,
-            "tfmmrank/serving_config.proto",
-            config_pb2.DESCRIPTOR.name,
-            named_tensor_pb2.DESCRIPTOR.name,
-        ],
-    )
-    return declare_messages(
-        "tfmmrank/saved_model_bundle_source_adapter.proto",
-        _PACKAGE,
-        {"SavedModelBundleSourceAdapterConfig": {"legacy_config": (1000, "SessionBundleConfig")}},
-        _POOL,
-        imports=["tfmmrank/session_bundle_config.proto"],
-    )["SavedModelBundleSourceAdapterConfig"]
-
-
-def _copy_file(file: Any) -> None:
-    """Copies a generated file and all that it imports into the private pool; again does nothing."""
-    for imported in file.dependencies:
-        _copy_file(imported)
-    copy = descriptor_pb2.FileDescriptorProto()
-    file.CopyToProto(copy)
-    _POOL.Add(copy)

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_FILLED = 1 << 24  # elements made of fewer values: a request of a few bytes must not take gigabytes
+# What a shape may claim beyond the values that are sent: a request of a few bytes must not take gigabytes. An axis of 0
+# counts as 1, for a graph works along the others all the same.
+MAX_UNSENT = 1 << 15  # elements: 32 lists of 1,000 places
+_MAX_REPEATED = 1 << 20  # bytes of a string that repeats: it may be a list of many items
 
 
 class _Type(NamedTuple):
@@ -80,10 +83,11 @@ def _as_bytes(value: Any) -> bytes:
 def read_tensor(proto: Any) -> np.ndarray:
     """A TensorProto's array; strings as an object array of bytes.
 
-    As in TensorFlow, fewer values than elements means that the last one repeats.
+    As in TensorFlow, fewer values than elements means that the last one repeats, here up to ``MAX_UNSENT`` elements.
 
     Raises:
-        ValueError: for a type that is not supported, an unknown shape, or values that do not fill the shape.
+        ValueError: for a type that is not supported, an unknown shape, values that do not fill the shape, or a shape
+            far beyond the values.
     """
     if proto.dtype not in _BY_NUMBER:
         raise ValueError(f"has {type_name(proto.dtype)}, which is not supported")
@@ -97,8 +101,9 @@ def read_tensor(proto: Any) -> np.ndarray:
             raise ValueError(f"has {len(proto.tensor_content)} bytes for shape {list(shape)} of {kind.name}")
         return np.frombuffer(proto.tensor_content, kind.numpy.newbyteorder("<")).astype(kind.numpy).reshape(shape)
     values = getattr(proto, kind.field)
-    if len(values) > count or (count and not values) or (len(values) < count and count > MAX_FILLED):
+    if len(values) > count or (count and not values):
         raise ValueError(f"has {len(values)} values for shape {list(shape)}")
+    _check_unsent(values, shape, count)
     array = np.empty(count, kind.numpy)
     try:
         array[: len(values)] = values
@@ -107,3 +112,14 @@ def read_tensor(proto: Any) -> np.ndarray:
     if len(values) < count:
         array[len(values) :] = values[-1]
     return array.reshape(shape)
+
+
+def _check_unsent(values: Any, shape: tuple[int, ...], count: int) -> None:
+    if len(values) < math.prod(max(size, 1) for size in shape) > MAX_UNSENT:
+        raise ValueError(
+            f"has {len(values)} values for shape {list(shape)}; of more than {MAX_UNSENT} elements, each has to be sent"
+        )
+    if len(values) < count and isinstance(values[-1], bytes):
+        repeated = (count - len(values)) * len(values[-1])
+        if repeated > _MAX_REPEATED:
+            raise ValueError(f"repeats its last value for {repeated} bytes; expected at most {_MAX_REPEATED}")

@@ -142,16 +142,19 @@ class BatchedServable:
         """As ``Servable.run``. Raises RequestError, also for a full queue."""
         # A request that does not fit is refused here: it must not spoil a batch.
         outputs = tuple(self._servable.check(signature, inputs, output_filter))
-        if not inputs:
+        task = _Task(inputs, timeout) if inputs else None
+        if task is None or not task.size:  # no row that a batch could be cut at
             return self._servable.run(signature, inputs, outputs, timeout)
-        task = _Task(inputs, timeout)
         servable, options = self._servable, self._batcher.options
 
         def process(tasks: list[_Task]) -> None:
             _process(tasks, options, lambda merged, left: servable.run(signature, merged, outputs, left))
 
         self._batcher.submit((id(servable), signature, tuple(sorted(outputs))), process, task)
-        return task.done.result()
+        try:
+            return task.done.result()
+        finally:
+            del task  # an error's traceback holds this frame: no cycle may keep the request until the collector comes
 
 
 def _process(
@@ -176,11 +179,11 @@ def _process(
             for task in tasks:
                 _process([task], options, run)
             return
-        for task in tasks:
-            task.done.set_exception(RequestError(error.code, str(error)))
+        while tasks:
+            tasks.pop().done.set_exception(RequestError(error.code, str(error)))
     except Exception as error:  # each waits for an answer, whatever it is
-        for task in tasks:
-            task.done.set_exception(error)
+        while tasks:  # emptied, for the error's traceback holds it
+            tasks.pop().done.set_exception(error)
     else:
         for task, part in zip(tasks, parts, strict=True):
             task.done.set_result(part)

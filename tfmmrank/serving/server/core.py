@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -135,7 +136,10 @@ class ServerCore:
     # -- ModelService -------------------------------------------------------------------------------------------------
 
     def status(self, request: Any) -> Any:
-        """Answers a GetModelStatusRequest; labels are ignored, as in TensorFlow Serving."""
+        """Answers a GetModelStatusRequest; labels are ignored, as in TensorFlow Serving.
+
+        A server that stops takes no requests, and says UNLOADING of what it would have AVAILABLE.
+        """
         from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse, ModelVersionStatus
 
         spec = _spec_of(request)
@@ -150,7 +154,8 @@ class ServerCore:
         response = GetModelStatusResponse()
         for state in states:
             found = response.model_version_status.add(version=state.version)
-            found.state = ModelVersionStatus.State.Value(state.state)
+            going = self.gate.closed and state.state == "AVAILABLE"
+            found.state = ModelVersionStatus.State.Value("UNLOADING" if going else state.state)
             found.status.error_code = _error_number(state.code)
             found.status.error_message = state.message
         return response
@@ -164,7 +169,7 @@ class ServerCore:
         except ValueError as error:
             raise RequestError("INVALID_ARGUMENT", str(error)) from error
         self._check_roots(models)
-        self.manager.reload(models)
+        self.manager.reload(models, wait=False)
         response = ReloadConfigResponse()
         response.status.SetInParent()
         return response
@@ -192,14 +197,14 @@ class ServerCore:
     ) -> dict[str, np.ndarray]:
         if timeout is not None and timeout <= 0:
             raise RequestError("DEADLINE_EXCEEDED", "the deadline had passed before the request was run")
-        began = time.perf_counter()
-        try:
-            if self._cached is not None:
-                return self._cached.run(version, signature, inputs, outputs, timeout)
-            return version.servable.run(signature, inputs, outputs, timeout)
-        finally:
-            if self.metrics is not None:
-                self.metrics.observe_runtime(api, version.model, time.perf_counter() - began)
+        if self.metrics is not None:
+            tell = functools.partial(self.metrics.observe_runtime, api, version.model)
+            version = LoadedVersion(
+                version.model, version.version, version.directory, _TimedServable(version.servable, tell)
+            )
+        if self._cached is not None:
+            return self._cached.run(version, signature, inputs, outputs, timeout)
+        return version.servable.run(signature, inputs, outputs, timeout)
 
     def _answer_examples(
         self,
@@ -228,19 +233,38 @@ class ServerCore:
     def _observe_ranking(
         self, model: str, signature: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
     ) -> None:
-        """The model's own health: what it was asked with, and what it said."""
-        if self.metrics is None or outputs.get("scores", np.empty(0)).ndim != 2:
+        """The model's own health: what it was asked with, and what it said of lists whose lengths are told."""
+        scores, num_items = outputs.get("scores"), inputs.get("num_items")
+        if self.metrics is None or scores is None or num_items is None or scores.ndim != 2:
             return
-        self.metrics.observe_ranking(model, signature, outputs.get("known"), outputs["scores"], inputs.get("num_items"))
+        self.metrics.observe_ranking(model, signature, outputs.get("known"), scores, num_items)
         for column, values in inputs.items():
             if column not in ("item_ids", "num_items"):
                 self.metrics.observe_missing(model, column, _missing(values), values.size)
 
 
+class _TimedServable:
+    """A servable that tells the seconds of its runs: what a cache answers is none."""
+
+    def __init__(self, servable: Any, tell: Callable[[float], None]) -> None:
+        self._servable, self._tell = servable, tell
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._servable, name)
+
+    def run(self, *arguments: Any) -> dict[str, np.ndarray]:
+        began = time.perf_counter()
+        try:
+            return self._servable.run(*arguments)
+        finally:
+            self._tell(time.perf_counter() - began)
+
+
 def _missing(values: np.ndarray) -> int:
+    """How many of an input's values count as missing, as the model sees it: of numbers those that are not finite."""
     if values.dtype == object:
         return sum(not value for value in values.flat)
-    return int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+    return int((~np.isfinite(values)).sum())
 
 
 def _spec_of(request: Any) -> Any:

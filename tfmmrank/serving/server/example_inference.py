@@ -11,6 +11,7 @@ from tfmmrank.export.request_error import RequestError
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 _INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"
+_MAX_REPEATED = 1 << 28  # bytes of a context that stands before each example
 
 
 def serialized_examples(source: Any) -> np.ndarray:
@@ -20,7 +21,7 @@ def serialized_examples(source: Any) -> np.ndarray:
     joining them, and an example's own feature wins.
 
     Raises:
-        RequestError: when there is none.
+        RequestError: when there is none, or the context would be repeated for gigabytes.
     """
     kind = source.WhichOneof("kind")
     examples = getattr(source, kind).examples if kind else ()
@@ -29,6 +30,12 @@ def serialized_examples(source: Any) -> np.ndarray:
     context = b""
     if kind == "example_list_with_context":
         context = source.example_list_with_context.context.SerializeToString()
+        if len(context) * len(examples) > _MAX_REPEATED:
+            raise RequestError(
+                "INVALID_ARGUMENT",
+                f"a context of {len(context)} bytes before each of {len(examples)} examples makes more than "
+                f"{_MAX_REPEATED} bytes; send fewer examples in a request",
+            )
     return np.array([context + example.SerializeToString() for example in examples], object)
 
 

@@ -1,8 +1,8 @@
 """Cheroot's HTTP server, made fit for clients that are slow, wrong or hostile.
 
 Cheroot bounds each read of a socket, not a request: who sends a byte now and then keeps a thread for good. It also
-hands a thread to a connection that has not sent a byte, shakes TLS hands in the one thread that accepts, and answers
-its own errors as plain text.
+hands a thread to a connection that has not sent a byte, accepts connections until no descriptor is left and never
+another one then, shakes TLS hands in the one thread that accepts, and answers its own errors as plain text.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import queue
+import resource
 import socket
 import ssl
 import time
@@ -24,7 +25,7 @@ from cheroot.workers.threadpool import ThreadPool
 
 _HEADERS = 64 << 10  # bytes of a request's line and headers
 _QUEUED = 256  # connections that wait for a thread; further ones get 503
-_OPEN = 1000  # connections kept open between requests
+_OPEN = 1000  # connections, at most half of the descriptors that the process may have; further ones are closed
 _DRAINED = 16 << 20  # bytes of a refused body that are read, so that its sender sees why
 _DRAIN_SECONDS = 2.0
 
@@ -142,6 +143,12 @@ class Connection(HTTPConnection):
         self.rfile.close()
         self.rfile = _BoundedReader(self._input, self.rbufsize)
         self._shaken = not isinstance(sock, ssl.SSLSocket)
+        server.open.add(self)
+
+    def close(self) -> None:
+        """Closes it."""
+        self.server.open.discard(self)
+        super().close()
 
     def communicate(self) -> bool:
         """Reads a request and answers it; returns whether the connection stays open."""
@@ -177,6 +184,9 @@ class Server(HTTPServer):
         threads: requests answered at once.
         read_timeout: seconds in which a request has to arrive, and that a connection may idle.
         max_body: bytes of a body.
+
+    Attributes:
+        open: the connections that are.
     """
 
     ConnectionClass = Connection
@@ -190,13 +200,19 @@ class Server(HTTPServer):
         self, bind_addr: tuple[str, int], gateway: Any, threads: int, read_timeout: float, max_body: int
     ) -> None:
         super().__init__(bind_addr, gateway, server_name="tfmmrank")
+        self.open: set[Connection] = set()
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most_open = _OPEN if descriptors == resource.RLIM_INFINITY else min(_OPEN, descriptors // 2)
         self.timeout, self.max_request_body_size = read_timeout, max_body
         self.requests = ThreadPool(self, threads, threads, accepted_queue_size=_QUEUED, accepted_queue_timeout=0)
 
     def process_conn(self, conn: Any) -> None:
         """Gives a connection to a thread once it has sent something."""
         if conn.last_used is None:  # new
-            self._connections.put(conn)
+            if len(self.open) > self._most_open:
+                conn.close()
+            else:
+                self._connections.put(conn)
             return
         try:
             self.requests.put(conn)

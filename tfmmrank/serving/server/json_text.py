@@ -10,7 +10,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tfmmrank.export.servable import RequestError
@@ -112,13 +112,14 @@ def _parse_error(message: str) -> RequestError:
     return invalid(f"JSON Parse error: {message}")
 
 
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    items = list(pairs)
-    document = dict(items)
-    if len(document) < len(items):
-        keys = [key for key, _ in items]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"The key {shown(twice)} stands twice in an object")
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"The key {shown(key)} stands twice in an object")
+            seen.add(key)
     return document
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ class Limits:
 
     Attributes:
         message_bytes: longest message, in bytes; None: what protobuf can, 2 GB.
-        candidates: most items to score in one request, over all its lists: B × L of a Predict request's inputs, N of
-            a Classify or Regress request. Serialized lists (``predict_elwc``) are bound by ``message_bytes`` alone.
-        concurrent_requests: most requests in the server at once, those that wait for a worker and calls of the health
-            service included. More are refused on arrival with RESOURCE_EXHAUSTED.
+        candidates: most items to score in one request, over all its lists: B × L of each of a Predict request's
+            inputs, B where it has one axis alone; N of a Classify or Regress request. An axis of 0 counts as 1. What
+            serialized lists (``predict_elwc``) hold is bound by ``message_bytes`` alone.
+        concurrent_requests: most requests for a model in the server at once, over gRPC those that wait for a worker
+            included. More are refused on arrival with RESOURCE_EXHAUSTED.
 
     Raises:
         ValueError: for a limit below 1.
@@ -40,9 +42,8 @@ class Limits:
         if self.candidates is None:
             return
         for name, tensor in inputs.items():
-            sizes = [dim.size for dim in tensor.tensor_shape.dim[:2]]
-            if len(sizes) == 2:
-                self.check_candidates(sizes[0] * sizes[1], f'input "{name}"')
+            sizes = [max(dim.size, 1) for dim in tensor.tensor_shape.dim[:2]]
+            self.check_candidates(math.prod(sizes), f'input "{name}"')
 
     def check_candidates(self, count: int, what: str) -> None:
         """Raises RequestError for more candidates than the limit."""
@@ -68,6 +69,11 @@ class Gate:
         """How many requests are in the server."""
         return self._inside
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more requests come in."""
+        return self._closed
+
     @contextlib.contextmanager
     def enter(self) -> Iterator[None]:
         """A request's time in the server.
@@ -79,7 +85,7 @@ class Gate:
             if self._closed:
                 raise RequestError("UNAVAILABLE", "the server is shutting down")
             if self._limit is not None and self._inside >= self._limit:
-                raise RequestError("RESOURCE_EXHAUSTED", f"the server answers {self._limit} requests at once already")
+                raise too_many(self._limit)
             self._inside += 1
         try:
             yield
@@ -98,3 +104,8 @@ class Gate:
         """Waits until all requests have left; returns whether they have."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._inside, timeout)
+
+
+def too_many(limit: int) -> RequestError:
+    """What is said to a request beyond ``concurrent_requests``."""
+    return RequestError("RESOURCE_EXHAUSTED", f"the server answers {limit} requests at once already")

@@ -33,11 +33,12 @@ class LoadedVersion:
     Attributes:
         model: the model's name.
         version: the version.
+        directory: the folder that it was loaded from.
         servable: the loaded SavedModel.
     """
 
-    def __init__(self, model: str, version: int, servable: Any) -> None:
-        self.model, self.version, self.servable = model, version, servable
+    def __init__(self, model: str, version: int, directory: Path, servable: Any) -> None:
+        self.model, self.version, self.directory, self.servable = model, version, directory, servable
         self.holders = 0  # requests that use it; guarded by the manager
 
 

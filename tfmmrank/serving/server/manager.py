@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfmmrank.export.request_error import RequestError
+from tfmmrank.export.versions import version_folders
 from tfmmrank.serving.server.loaded_version import LoadedVersion, VersionState, load_warm
-from tfmmrank.serving.server.model_config import ModelConfig, version_folders
+from tfmmrank.serving.server.model_config import ModelConfig
 
 _log = logging.getLogger("tfmmrank.serving")
+
+
+class _Failure(NamedTuple):
+    """Why a version could not be loaded, and from what."""
+
+    directory: Path
+    files: frozenset[tuple[str, str, int, int]]
+    error: Exception
 
 
 class ModelManager:
     """Keeps the versions loaded that the models' policies ask for.
 
     A new version is loaded and warmed before an old one goes, so that the model is always there and no request waits.
-    A version that cannot be loaded is reported and left alone, until its folder is gone and back. A version that goes
-    first finishes the requests that hold it.
+    A version that cannot be loaded is reported and left alone, until a file of its folder changes or a reload asks for
+    it again. A version that goes first finishes the requests that hold it.
 
     Args:
         load: makes a servable of a version's folder.
@@ -45,11 +56,12 @@ class ModelManager:
         self._models: dict[str, ModelConfig] = {}
         self._states: dict[str, dict[int, VersionState]] = {}
         self._loaded: dict[str, dict[int, LoadedVersion]] = {}
-        self._failed: dict[tuple[str, int], Exception] = {}
-        self._unloading: dict[tuple[str, int], threading.Thread] = {}
+        self._failed: dict[tuple[str, int], _Failure] = {}
+        self._unloading: dict[threading.Thread, tuple[str, int]] = {}
         self._unreadable: set[str] = set()
         self._changed = threading.Condition()  # guards what requests read; held for moments
         self._loading = threading.RLock()  # one thread at a time decides what is loaded; requests never take it
+        self._reloading = threading.Lock()
         self._impatient = False  # closing: what still runs is broken off
         self._stopped = threading.Event()
         self._poller: threading.Thread | None = None
@@ -119,27 +131,36 @@ class ModelManager:
         self._take_over(models)
         for name in models:
             if not self._loaded.get(name):
-                raise next(error for (model, _), error in self._failed.items() if model == name)
+                raise next(failure.error for (model, _), failure in self._failed.items() if model == name)
         if self._poll_seconds > 0:
             self._poller = threading.Thread(target=self._poll, name="model folders", daemon=True)
             self._poller.start()
 
-    def reload(self, models: Mapping[str, ModelConfig]) -> None:
-        """Replaces the list of models, and returns when new ones are AVAILABLE.
+    def reload(self, models: Mapping[str, ModelConfig], wait: bool = True) -> None:
+        """Replaces the list of models, and returns when those that are new, or in another folder, are AVAILABLE.
+
+        Args:
+            models: by name.
+            wait: for another reload to end; or else this one is refused.
 
         Raises:
-            RequestError: for a model without a version to load, or a label of a version that is not AVAILABLE: all
-                stays as it was; or for a new model that could not be loaded.
+            RequestError: for a model without a version to load, a label of a version that is not AVAILABLE, or while
+                another reload runs: all stays as it was; or for a model of whose folder nothing could be loaded.
         """
-        new = set(models) - set(self._loaded)
+        if not self._reloading.acquire(blocking=wait):
+            raise RequestError("UNAVAILABLE", "a reload is running; ask again when it has ended")
         try:
-            self._take_over(models)
-        except FileNotFoundError as error:
+            with self._loading:
+                self._take_over(models)
+                lost = [name for name, model in models.items() if not self._has_any_of(model)]
+                failed = [(*key, failure.error) for key, failure in sorted(self._failed.items()) if key[0] in lost]
+        except OSError as error:
             raise RequestError("INVALID_ARGUMENT", str(error)) from error
-        failed = sorted(name for name in new if not self._loaded.get(name))
-        if failed:
-            why = [f"{{{s.model} {s.version}}} due to error: {s.message}" for n in failed for s in self.states(n)[:1]]
-            raise RequestError("UNKNOWN", f"{len(failed)} model(s) did not become available: {{{', '.join(why)}}}")
+        finally:
+            self._reloading.release()
+        if lost:
+            why = ", ".join(f"{{{name} {version}}} due to error: {error}" for name, version, error in failed)
+            raise RequestError("UNKNOWN", f"{len(lost)} model(s) did not become available: {{{why}}}")
 
     def close(self, timeout: float | None = None) -> None:
         """Unloads everything, once no request holds it; after ``timeout`` seconds, runs are broken off."""
@@ -149,7 +170,7 @@ class ModelManager:
         with self._loading:
             for name in list(self._loaded):
                 self._unload(name, keep=[])
-        leaving = list(self._unloading.values())
+        leaving = list(self._unloading)
         end = None if timeout is None else time.monotonic() + timeout
         for thread in leaving:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
@@ -163,10 +184,10 @@ class ModelManager:
         with self._loading:
             for model in models.values():
                 self._check_labels(model)
-                if not self._loaded.get(model.name):
-                    model.require_version()
+                model.require_version()
             with self._changed:
                 self._models = dict(models)
+            self._failed.clear()
             self._match_folders()
 
     def _check_labels(self, model: ModelConfig) -> None:
@@ -210,30 +231,48 @@ class ModelManager:
             if name == model.name and version not in aspired:
                 del self._failed[name, version]
         for version in aspired:
-            known = version in self._loaded.get(model.name, {}) or (model.name, version) in self._failed
+            known = self._has(model.name, found[version]) or self._fails(model.name, version, found[version])
             if not known and not self._stopped.is_set():
                 self._load(model.name, version, found[version])
-        if not aspired or any(version in self._loaded.get(model.name, {}) for version in aspired):
+        if not aspired or any(self._has(model.name, found[version]) for version in aspired):
             self._unload(model.name, keep=aspired)
+
+    def _has(self, model: str, directory: Path) -> bool:
+        return any(loaded.directory == directory for loaded in self._loaded.get(model, {}).values())
+
+    def _has_any_of(self, model: ModelConfig) -> bool:
+        return any(loaded.directory.parent == model.base_path for loaded in self._loaded.get(model.name, {}).values())
+
+    def _fails(self, model: str, version: int, directory: Path) -> bool:
+        failure = self._failed.get((model, version))
+        return failure is not None and (failure.directory, failure.files) == (directory, _files_of(directory))
 
     # -- loading and unloading ----------------------------------------------------------------------------------------
 
     def _load(self, model: str, version: int, directory: Path) -> None:
-        leaving = self._unloading.get((model, version))
-        if leaving is not None:
-            leaving.join()
-        self._set(VersionState(model, version, "START"))
-        self._set(VersionState(model, version, "LOADING"))
+        for thread, leaving in self._unloading.items():
+            if leaving == (model, version):
+                thread.join()
+        replaced = self._loaded.get(model, {}).get(version)  # of another folder; it is AVAILABLE until the new one is
+        if replaced is None:
+            self._set(VersionState(model, version, "START"))
+            self._set(VersionState(model, version, "LOADING"))
+        files = _files_of(directory)
         try:
             servable = self._load_servable(directory)
         except Exception as error:  # whatever a SavedModel does wrong, the versions that serve go on
             _log.error("model %s: version %s cannot be loaded: %s", model, version, error)
-            self._failed[model, version] = _without_frames(error)
-            self._set(VersionState(model, version, "END", _code_of(error), str(error)))
+            self._failed[model, version] = _Failure(directory, files, _without_frames(error))
+            _collect()
+            if replaced is None:
+                self._set(VersionState(model, version, "END", _code_of(error), str(error)))
             return
+        self._failed.pop((model, version), None)
         with self._changed:
-            self._loaded.setdefault(model, {})[version] = LoadedVersion(model, version, servable)
+            self._loaded.setdefault(model, {})[version] = LoadedVersion(model, version, directory, servable)
         self._set(VersionState(model, version, "AVAILABLE"))
+        if replaced is not None:
+            self._let_go(replaced)
 
     def _unload(self, model: str, keep: list[int]) -> None:
         for version in sorted(set(self._loaded.get(model, {})) - set(keep)):
@@ -242,17 +281,26 @@ class ModelManager:
                 if not self._loaded[model]:
                     del self._loaded[model]
             self._set(VersionState(model, version, "UNLOADING"))
-            # A thread of its own: a request that runs for long must not keep other versions from being loaded.
-            thread = threading.Thread(target=self._finish, args=(leaving,), name="unload", daemon=True)
-            self._unloading = {key: other for key, other in self._unloading.items() if other.is_alive()}
-            self._unloading[model, version] = thread
-            thread.start()
+            self._let_go(leaving)
+
+    def _let_go(self, leaving: LoadedVersion) -> None:
+        """In a thread of its own: a request that runs for long must not keep other versions from being loaded."""
+        thread = threading.Thread(target=self._finish, args=(leaving,), name="unload", daemon=True)
+        self._unloading = {other: key for other, key in self._unloading.items() if other.is_alive()}
+        self._unloading[thread] = (leaving.model, leaving.version)
+        thread.start()
 
     def _finish(self, leaving: LoadedVersion) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not leaving.holders or self._impatient)
-        leaving.servable.close()
-        self._set(VersionState(leaving.model, leaving.version, "END"))
+            servable = leaving.servable
+            if not leaving.holders:
+                leaving.servable = None  # whoever still has the version must not keep its graph
+        servable.close()
+        del servable
+        _collect()
+        if leaving.version not in self._loaded.get(leaving.model, {}):  # or another one took its place
+            self._set(VersionState(leaving.model, leaving.version, "END"))
 
     def _set(self, state: VersionState) -> None:
         with self._changed:
@@ -260,6 +308,27 @@ class ModelManager:
             self._changed.notify_all()
         for listener in self.on_change:
             listener(state.model, state.version, state.state)
+
+
+def _files_of(directory: Path) -> frozenset[tuple[str, str, int, int]]:
+    """Each file below a folder, its size and its time of change: what tells whether the folder has changed."""
+    found = set()
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):  # it has gone
+                stat = os.stat(os.path.join(folder, name))
+                found.add((folder, name, stat.st_size, stat.st_mtime_ns))
+    return frozenset(found)
+
+
+def _collect() -> None:
+    """Frees graphs, which are knots of cycles.
+
+    Beside a frozen heap Python would hardly ever look for them, and it takes a millisecond. Where nothing is frozen it
+    takes up to a second, and Python looks by itself.
+    """
+    if gc.get_freeze_count():
+        gc.collect()
 
 
 def _without_frames(error: Exception) -> Exception:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfmmrank.export.versions import version_folders
 from tfmmrank.serving.protocol.config_protos import parse_config
 
 _PLATFORM = "tensorflow"
@@ -140,12 +141,3 @@ def _policy_of(entry: Any) -> VersionPolicy:
             return VersionPolicy(latest=None, specific=frozenset(policy.specific.versions))
         case _:
             return VersionPolicy(latest=max(1, policy.latest.num_versions))
-
-
-def version_folders(base_path: Path) -> dict[int, Path]:
-    """The folders named by a number in a model's folder, by that number.
-
-    Raises:
-        OSError: when the model's folder is not there.
-    """
-    return {int(path.name): path for path in base_path.iterdir() if path.name.isdecimal() and path.is_dir()}

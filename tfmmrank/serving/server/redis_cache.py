@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from tfmmrank.serving.server.result_cache import CacheCounts, ResultCache
+from tfmmrank.serving.server.result_cache import Found, ResultCache
 
 _DIGEST_SIZE = 16
+_SLOW = 0.5  # of the time-out; so many slow answers in a row are a failure, one or two may be this process's own doing
+_SLOW_IN_A_ROW = 3
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,10 +71,11 @@ class RedisCache(ResultCache):
     Args:
         url: ``redis://[user:password@]host:port/database``, or ``rediss://`` for TLS.
         ttl: seconds until an answer is forgotten.
-        timeout: seconds to wait for Redis, to connect and for each answer; a request may be slowed by so much, once
-            in ``pause`` seconds.
-        pause: seconds during which Redis is left alone after it failed.
+        timeout: seconds to wait for Redis, to connect and for each answer. A request that waits so long is a failure,
+            and so is the third in a row that waits half as long.
+        pause: seconds during which Redis is left alone after a failure.
         namespace: what keys begin with.
+        clock: seconds that only grow; tests give their own.
 
     Raises:
         ImportError: without the extra ``tfmmrank[redis]``.
@@ -86,66 +89,54 @@ class RedisCache(ResultCache):
         timeout: float = 0.05,
         pause: float = 5.0,
         namespace: str = "tfmmrank:answer:1:",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, value in (("ttl", ttl), ("timeout", timeout), ("pause", pause)):
             if value <= 0:
                 raise ValueError(f"{name} is {value}; expected a positive number of seconds")
-        self.ttl, self.namespace = ttl, namespace
+        self.ttl, self.timeout, self.namespace = ttl, timeout, namespace
         self._client = _client(url, timeout)
         self._where = _without_password(url)
-        self._breaker = CircuitBreaker(pause)
-        self._hits = self._misses = self._errors = self._skipped = 0
-        self._lock = threading.Lock()
+        self._breaker, self._clock = CircuitBreaker(pause, clock), clock
+        self._slow = 0  # answers in a row
 
-    def get(self, key: str) -> bytes | None:
-        """The value, or None where there is none, it is damaged, or Redis does not answer."""
-        kept = self._ask(lambda: self._client.get(self.namespace + key))
-        if kept is _FAILED:
-            return None
+    def get(self, key: str) -> Found:
+        """The value, or why there is none."""
+        result, kept = self._ask(lambda: self._client.get(self.namespace + key))
+        if kept is None:
+            return Found(result or "miss")
         value = _unseal(key, kept) if isinstance(kept, bytes) else None
-        if value is not None:
-            self._count("_hits")
-        elif kept is None:
-            self._count("_misses")
-        else:
-            self._count("_errors")
-        return value
+        return Found("error") if value is None else Found("hit", value)
 
     def put(self, key: str, value: bytes) -> None:
         """Keeps a value, if Redis takes it."""
         self._ask(lambda: self._client.set(self.namespace + key, _seal(key, value), px=max(1, int(self.ttl * 1000))))
 
-    @property
-    def counts(self) -> CacheCounts:
-        """What happened so far."""
-        return CacheCounts(self._hits, self._misses, self._errors, self._skipped)
-
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
 
-    def _ask(self, command: Callable[[], Any]) -> Any:
-        """What Redis answers, or ``_FAILED``."""
+    def _ask(self, command: Callable[[], Any]) -> tuple[str, Any]:
+        """What Redis answers, after ``""``; or ``error`` or ``skipped``, and None."""
         if not self._breaker.allows():
-            self._count("_skipped")
-            return _FAILED
+            return "skipped", None
+        began = self._clock()
         try:
             answer = command()
         except Exception as error:  # whatever a peer's bytes make the library raise must not become a request's error
-            self._count("_errors")
-            if self._breaker.failed():
-                _LOG.warning("result cache %s does not answer, going on without it: %s", self._where, error)
-            return _FAILED
-        if self._breaker.succeeded():
+            self._fail(f"does not answer: {error}")
+            return "error", None
+        seconds = self._clock() - began
+        self._slow = self._slow + 1 if seconds > _SLOW * self.timeout else 0
+        if self._slow >= _SLOW_IN_A_ROW:
+            self._fail(f"takes {1000 * seconds:.0f} ms to answer")
+        elif self._breaker.succeeded():
             _LOG.warning("result cache %s answers again", self._where)
-        return answer
+        return "", answer
 
-    def _count(self, what: str) -> None:
-        with self._lock:
-            setattr(self, what, getattr(self, what) + 1)
-
-
-_FAILED = object()
+    def _fail(self, why: str) -> None:
+        if self._breaker.failed():
+            _LOG.warning("result cache %s %s; going on without it", self._where, why)
 
 
 def _client(url: str, timeout: float) -> Any:

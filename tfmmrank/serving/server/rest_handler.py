@@ -5,13 +5,15 @@ Paths, messages and statuses are those of ``model_servers/http_rest_api_util.cc`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
+import threading
 import time
 import traceback
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 MAX_BODY = 64 << 20
+_LARGE = 1 << 20  # bytes of a body; as Python's values they may take more than twenty times as much memory
+_LARGE_AT_ONCE = 2
 
 _MODEL = r"([^/:]+)"
 _VERSION = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
@@ -58,6 +62,9 @@ class TooLargeError(ValueError):
 class RestHandler:
     """Answers REST requests with a server core. Safe to use from several threads.
 
+    Bodies above 1 MiB, unpacked, may take far more memory as Python's values: two of them are read and run at once, and
+    others wait, up to ``request_timeout``.
+
     Args:
         core: what answers: ``tfmmrank.serving.server.core.ServerCore``, or any object with its methods.
         metrics: where requests are counted; its page is served at ``metrics_path``. None: no page.
@@ -77,6 +84,7 @@ class RestHandler:
     ) -> None:
         self.core, self.metrics, self.metrics_path = core, metrics, metrics_path
         self.request_timeout, self.max_body = request_timeout, max_body
+        self._large = threading.Semaphore(_LARGE_AT_ONCE)
         self._verbs: dict[str, Callable[[Any, dict[str, Any]], str]] = {
             "predict": self._predict,
             "classify": self._classify,
@@ -109,13 +117,32 @@ class RestHandler:
     def _answer_prediction(self, match: re.Match[str], body: bytes, encoding: str) -> Response:
         began = time.perf_counter()
         verb = match[4].lower()
-        code, response = _guarded(
-            lambda: self._verbs[verb](_model_spec(match), parse_object(unpack(body, encoding, self.max_body)))
-        )
+        code, response = _guarded(lambda: self._predicted(verb, match, body, encoding))
         if self.metrics:
             model = unquote_to_bytes(match[1]).decode("utf-8", "replace")
             self.metrics.observe_request(verb, "REST", model, code, time.perf_counter() - began)
         return response
+
+    def _predicted(self, verb: str, match: re.Match[str], body: bytes, encoding: str) -> str:
+        with contextlib.ExitStack() as held:
+            try:
+                body = unpack(body, encoding, min(_LARGE, self.max_body))
+            except TooLargeError:
+                held.enter_context(self._place())
+                body = unpack(body, encoding, self.max_body)
+            return self._verbs[verb](_model_spec(match), parse_object(body))
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """A large body's, from before it is unpacked until it is answered."""
+        if not self._large.acquire(timeout=self.request_timeout):
+            raise RequestError(
+                "RESOURCE_EXHAUSTED", f"the server reads {_LARGE_AT_ONCE} bodies above {_LARGE} bytes at once already"
+            )
+        try:
+            yield
+        finally:
+            self._large.release()
 
     def _predict(self, spec: Any, document: dict[str, Any]) -> str:
         from tensorflow_serving.apis import predict_pb2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -25,37 +26,29 @@ _ENTRY_OVERHEAD = (
 )
 
 
-class CacheCounts(NamedTuple):
-    """What became of a cache's look-ups and writes since it was made.
+class Found(NamedTuple):
+    """What a look-up in a cache came to.
 
     Attributes:
-        hits: look-ups answered.
-        misses: look-ups without an answer.
-        errors: look-ups and writes that failed, damaged values included.
-        skipped: look-ups and writes not tried, because the cache failed a moment ago.
+        result: ``hit``; ``miss``; ``error``: the cache failed, or what it kept was damaged; ``skipped``: it failed a
+            moment ago, and was not asked.
+        value: of a hit; else None.
     """
 
-    hits: int = 0
-    misses: int = 0
-    errors: int = 0
-    skipped: int = 0
+    result: str
+    value: bytes | None = None
 
 
 class ResultCache(ABC):
     """Bytes by key; safe to use from several threads. It may forget anything at any time, and never raises."""
 
     @abstractmethod
-    def get(self, key: str) -> bytes | None:
-        """The value, or None."""
+    def get(self, key: str) -> Found:
+        """The value, or why there is none."""
 
     @abstractmethod
     def put(self, key: str, value: bytes) -> None:
         """Keeps a value, if it can."""
-
-    @property
-    @abstractmethod
-    def counts(self) -> CacheCounts:
-        """What happened so far."""
 
     def close(self) -> None:  # noqa: B027 - a cache may have nothing to close
         """Frees connections."""
@@ -76,19 +69,17 @@ class MemoryCache(ResultCache):
             raise ValueError(f"max_bytes is {max_bytes}; expected a positive number")
         self.max_bytes = max_bytes
         self._entries: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = self._hits = self._misses = 0
+        self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> bytes | None:
-        """The value, or None."""
+    def get(self, key: str) -> Found:
+        """The value, if it is there."""
         with self._lock:
             value = self._entries.get(key)
             if value is None:
-                self._misses += 1
-                return None
+                return Found("miss")
             self._entries.move_to_end(key)
-            self._hits += 1
-            return value
+            return Found("hit", value)
 
     def put(self, key: str, value: bytes) -> None:
         """Keeps a value, unless it alone is larger than the cache."""
@@ -107,42 +98,28 @@ class MemoryCache(ResultCache):
         if value is not None:
             self._bytes -= _size(key, value)
 
-    @property
-    def counts(self) -> CacheCounts:
-        """What happened so far; a cache in memory has no errors."""
-        return CacheCounts(self._hits, self._misses)
-
-    @property
-    def bytes_used(self) -> int:
-        """What the entries take."""
-        return self._bytes
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
 
 def _size(key: str, value: bytes) -> int:
     return len(key) + len(value) + _ENTRY_OVERHEAD
 
 
-def open_cache(where: str, max_mb: float = 64.0, ttl: float = 3600.0) -> ResultCache:
+def open_cache(where: str, max_mb: float = 64.0) -> ResultCache:
     """A cache by name.
 
     Args:
         where: ``memory``, or a Redis server's ``redis://[user:password@]host:port/database`` (``rediss`` for TLS).
         max_mb: megabytes that a cache in memory may take; a Redis server has a limit of its own (``maxmemory``).
-        ttl: seconds after which Redis forgets an answer.
 
     Raises:
         ImportError: for Redis without the extra ``tfmmrank[redis]``.
-        ValueError: for another name, or numbers that are not positive.
+        ValueError: for another name, or a number that is not positive.
     """
     if where == "memory":
         return MemoryCache(int(max_mb * 2**20))
     if where.startswith(("redis://", "rediss://")):
         from tfmmrank.serving.server.redis_cache import RedisCache
 
-        return RedisCache(where, ttl=ttl)
+        return RedisCache(where)
     scheme = urlsplit(where).scheme or where  # the rest may hold a password
     raise ValueError(f'unknown result cache "{scheme}"; expected memory, redis://HOST:PORT/0 or rediss://HOST:PORT/0')
 
@@ -159,7 +136,7 @@ class CachedRuns:
 
     def __init__(self, cache: ResultCache, max_answer_bytes: int = 1 << 20) -> None:
         self.cache, self.max_answer_bytes = cache, max_answer_bytes
-        self.on_look_up: Callable[[str, str], None] | None = None  # told (model, "hit" or "miss")
+        self.on_look_up: Callable[[str, str], None] | None = None  # told (model, a look-up's result)
 
     def run(
         self,
@@ -176,18 +153,20 @@ class CachedRuns:
             signature: its name.
             inputs: arrays by input, as ``Servable.run`` takes them.
             output_filter: outputs wanted; empty: all.
-            timeout: seconds the run may take.
+            timeout: seconds that asking the cache and the run may take.
 
         Raises:
             RequestError: as ``Servable.run``.
         """
+        began = time.monotonic()
         key = answer_key(loaded.model, loaded.version, loaded.servable.fingerprint, signature, inputs, output_filter)
-        kept = self.cache.get(key)
+        found = self.cache.get(key)
         if self.on_look_up is not None:
-            self.on_look_up(loaded.model, "miss" if kept is None else "hit")
-        if kept is not None:
-            return unpack_arrays(kept)
-        outputs = loaded.servable.run(signature, inputs, output_filter, timeout)
+            self.on_look_up(loaded.model, found.result)
+        if found.value is not None:
+            return unpack_arrays(found.value)
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+        outputs = loaded.servable.run(signature, inputs, output_filter, left)
         value = pack_arrays(outputs)
         if len(value) <= self.max_answer_bytes:
             self.cache.put(key, value)

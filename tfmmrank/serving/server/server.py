@@ -231,9 +231,11 @@ def _config_file(models: Any) -> str | Path:
 
 
 def _rest_server(core: ServerCore, host: str, port: int, tls: ServerTls | None, metrics_path: str | None) -> Any:
-    from tfmmrank.serving.server.rest import RestServer
+    from tfmmrank.serving.server.rest import MAX_BODY, RestServer
 
     options: dict[str, Any] = {} if metrics_path is None else {"metrics_path": metrics_path}
+    if core.limits.message_bytes is not None:
+        options["max_body"] = min(MAX_BODY, core.limits.message_bytes)
     if tls is not None and tls.files is not None:
         certificate, key, ca = tls.files
         options.update(certificate=certificate, private_key=key, client_ca=ca)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,39 @@ def pytest_runtest_setup():
     """Graphs run as they are traced: optimising each takes longer than a test runs it. What is served is optimised."""
     if "tensorflow" in sys.modules:
         sys.modules["tensorflow"].config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Training and scoring go op by op, what is served runs as it was traced: a few small batches are no slower so.
+
+    For tests whose claim holds either way, of models whose like others trace, optimise and serve.
+    """
+    from tfmmrank.stack import tf
+
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tf.compat.v1, "Session", functools.partial(tf.compat.v1.Session, config=config))
+            yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@pytest.fixture(name="uncompiled")
+def _uncompiled():
+    with uncompiled():
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_uncompiled():
+    """For a module's fixtures and tests together."""
+    with uncompiled():
+        yield
 
 
 @pytest.fixture

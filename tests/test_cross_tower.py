@@ -53,12 +53,12 @@ def test_a_ranker_with_context_and_modality_dropout_trains_saves_and_hides_in_tr
         "dim": 8,
         "towers": {
             "title": {"kind": "text", "columns": ["title"], "layers": 0},
-            "image": {"kind": "image", "columns": ["image"], "size": 16, "width": 8},
+            "facts": {"kind": "behaviour", "columns": ["price", "brand"], "categorical": ["brand"]},
             "behaviour": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]},
         },
         "fusion": {"kind": "mean"},
         "context": {"layers": 1, "heads": 2, "head_size": 16},
-        "modality_dropout": {"image": 0.9, "behaviour": 0.5},
+        "modality_dropout": {"facts": 0.9, "behaviour": 0.5},
     }
     ranker = build_ranker(make_recipe(model), shop)
     batch = next(iter(shop.dataset("train", ranker, batch_size=8)))[0]
@@ -67,7 +67,7 @@ def test_a_ranker_with_context_and_modality_dropout_trains_saves_and_hides_in_tr
     assert not np.allclose(ranker(batch, training=True).numpy(), scores, atol=1e-3)
     _, item = ranker._encode_batch(batch)
     shown = ranker._hidden_at_random(item)
-    before, after = item["image"].mask.numpy(), shown["image"].mask.numpy()
+    before, after = item["facts"].mask.numpy(), shown["facts"].mask.numpy()
     assert before.sum() * 0.4 > after.sum()
     assert not (after & ~before).any()
     np.testing.assert_array_equal(shown["title"].mask, item["title"].mask)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.conftest import encode_picture
+from tests.conftest import encode_picture, uncompiled
 from tests.tiny_shop import ServedShop, as_bytes, make_recipe
 from tests.towers.tiny_encoders import add_sources
 from tfmmrank import Ensemble, fit_ensemble
@@ -11,7 +11,6 @@ from tfmmrank.evaluation.masking import masked_scores
 from tfmmrank.export import export
 from tfmmrank.export.servable import Servable
 from tfmmrank.ranker import Ranker
-from tfmmrank.training import build_ranker
 
 MODEL = {
     "dim": 8,
@@ -39,7 +38,7 @@ def shop(tmp_path_factory):
 def trained(shop, tmp_path_factory):
     """An ensemble of two, its run, and its histories."""
     run = tmp_path_factory.mktemp("ensemble")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, uncompiled():
         add_sources(patch)
         ensemble, histories = fit_ensemble(make_recipe(MODEL, **OPTIONS), shop, run, 2, progress=False)
     return ensemble, run, histories
@@ -60,7 +59,7 @@ def test_saved_and_loaded_it_is_the_same(trained, shop):
     np.testing.assert_allclose(shop.scores(loaded), shop.scores(ensemble), atol=1e-6)
 
 
-def test_a_modality_is_hidden_from_all_members(trained, shop):
+def test_a_modality_is_hidden_from_all_members(trained, shop, uncompiled):
     ensemble, run, _ = trained
     image = {"image": ["image"]}
     apart = [
@@ -88,18 +87,14 @@ def test_served_it_scores_as_predict(trained, shop, tmp_path):
     servable.close()
 
 
-def test_what_is_no_ensemble_is_told(trained, shop):
-    ensemble, _, _ = trained
+def test_what_is_no_ensemble_is_told(trained):
+    ensemble, run, _ = trained
     with pytest.raises(ValueError, match="of 1 rankers; expected at least 2"):
         Ensemble(ensemble.members[:1])
-    with pytest.MonkeyPatch.context() as patch:
-        add_sources(patch)
-        other = build_ranker(make_recipe({**MODEL, "cross": {"layers": 1, "deep": [4]}}), shop)
+    config = ensemble.members[1].get_config()
     with pytest.raises(ValueError, match="member 1 is not configured"):
-        Ensemble([ensemble.members[0], other])
-    with pytest.MonkeyPatch.context() as patch:
-        add_sources(patch)
-        other = build_ranker(make_recipe(MODEL), shop)
+        Ensemble([ensemble.members[0], Ranker.from_config({**config, "deep": [4]})])
+    other = Ranker.load_ranker(run / "members" / "1" / "ranker")
     frozen = other.towers[2].encoder.frozen_weights()[0]
     frozen.assign(frozen + 1.0)
     with pytest.raises(ValueError, match="other frozen weights"):

@@ -22,7 +22,7 @@ def test_stored_without_outputs(path):
             assert cell.execution_count is None
 
 
-def test_the_quickstart_s_cells_run(tmp_path, monkeypatch, capsys):
+def test_the_quickstart_s_cells_run(tmp_path, monkeypatch, capsys, uncompiled):
     """In this process: a kernel would load TensorFlow once more."""
     monkeypatch.setenv("TFMMRANK_NOTEBOOK_SMALL", "1")
     monkeypatch.setenv("MPLBACKEND", "agg")

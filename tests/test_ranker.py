@@ -39,6 +39,25 @@ def test_is_a_recommenders_model_with_a_ranking_task(ranker):
     assert isinstance(ranker.task, tfrs.tasks.Ranking)
 
 
+class BranchingTower(TextTower):
+    """One whose ``call`` branches on a tensor, as AutoGraph lets one's own code do."""
+
+    def call(self, features, training=False):
+        tokens = super().call(features, training)
+        values = tokens.values
+        if tf.reduce_max(values) > 1e9:
+            values = values * 0.0
+        return Tokens(values, tokens.mask)
+
+
+def test_ones_own_tower_may_branch_on_tensors(shop):
+    query = BranchingTower(["query"], side="query", dim=8, layers=0, max_tokens=8, name="query")
+    ranker = Ranker([query, TextTower(["title"], dim=8, layers=0, max_tokens=8, name="title")], deep=())
+    ranker.adapt(shop, progress=False).build_from_columns()
+    ranker.compile()
+    ranker.fit(ListBatches(shop, "train", ranker, batch_size=8, progress=False).dataset().take(1), verbose=0)
+
+
 def test_padding_scores_are_constant_and_padding_changes_nothing(shop, ranker, batches):
     features, labels, _ = batches.batch(np.arange(3))
     scores = ranker(features).numpy()
@@ -222,7 +241,7 @@ def test_metrics_do_not_count_lists_of_padding_alone(shop, ranker):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
 
-def test_compiling_again_and_metrics_as_keras_takes_them(shop, ranker):
+def test_compiling_again_and_metrics_as_keras_takes_them(shop, ranker, uncompiled):
     for metrics, names in ((None, []), ("mrr", ["mrr"]), (["ndcg@5", "mrr"], ["ndcg@5", "mrr"])):
         ranker.compile(metrics=metrics)
         weights = len(ranker.weights)

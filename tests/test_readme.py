@@ -16,7 +16,7 @@ def code(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
 
 
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
+def test_the_example_runs(tmp_path, monkeypatch, capsys, uncompiled):
     from tfmmrank.data.demo_shop import make_demo_shop
 
     make_demo_shop(tmp_path / "shop", items=150, queries=40)

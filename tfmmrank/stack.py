@@ -32,6 +32,7 @@ class StackError(ImportError):
 
 
 _SILENT = "3"  # the level that also hides "failed call to cuInit", which is no error on a machine without a GPU
+_AS_WRITTEN = ("tfmmrank", "tensorflow_ranking", "tensorflow_recommenders", "keras_nlp")
 _NOTICE = re.compile(rb"^(WARNING: All log messages before absl|[IWE]0000 )")
 
 
@@ -74,6 +75,15 @@ def _without_notices() -> Iterator[None]:
             os.write(2, b"".join(line for line in held if not _NOTICE.match(line)))
 
 
+def _trace_as_written() -> None:
+    """Keeps AutoGraph from rewriting libraries that have no Python control flow over tensors: it would take seconds.
+
+    What users write of their own, such as a tower's ``call``, is rewritten as ever.
+    """
+    config: Any = importlib.import_module("tensorflow.python.autograph.core.config")
+    config.CONVERSION_RULES = (*map(config.DoNotConvert, _AS_WRITTEN), *config.CONVERSION_RULES)
+
+
 def _load_tensorflow() -> Any:
     try:
         with _without_notices():
@@ -83,6 +93,7 @@ def _load_tensorflow() -> Any:
         raise StackError(f"TensorFlow 2.21 with tf_keras is needed: pip install tfmmrank ({error})") from error
     if not keras2:
         raise StackError(f"tf.keras is Keras 3 in this process, and tfmmrank needs Keras 2 (tf_keras). {_CURE}")
+    _trace_as_written()
     return tensorflow
 
 

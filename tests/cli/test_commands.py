@@ -40,7 +40,7 @@ def fails(capsys, *arguments) -> str:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, all_uncompiled):
     """A demo shop made, prepared, trained for one epoch and exported by commands."""
     root = tmp_path_factory.mktemp("shop")
     made = SimpleNamespace(

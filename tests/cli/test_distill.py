@@ -12,7 +12,7 @@ from tfmmrank.cli.main import FINE, run
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, all_uncompiled):
     """A prepared demo shop, and a ranker whose texts are read by a BERT of fresh weights."""
     from tfmmrank.data import Prepared
     from tfmmrank.encoders.bert import BertEncoder
@@ -20,7 +20,7 @@ def shop(tmp_path_factory):
     from tfmmrank.towers.pretrained_text import PretrainedTextTower
 
     root = tmp_path_factory.mktemp("shop")
-    assert run(["demo-shop", str(root / "shop"), "--items", "150", "--queries", "40", "--quiet"]) == FINE
+    assert run(["demo-shop", str(root / "shop"), "--items", "100", "--queries", "40", "--quiet"]) == FINE
     with_quick_pictures(root / "shop" / "shop.yaml")
     assert run(["prepare", str(root / "shop" / "shop.yaml"), str(root / "data"), "--quiet"]) == FINE
     encoder = BertEncoder(WORDS, 16, layers=2, heads=2, intermediate=16, max_tokens=8)

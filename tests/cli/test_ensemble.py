@@ -11,7 +11,7 @@ from tfmmrank.cli.main import FINE, run
 TOWERS = {"facts": {"kind": "behaviour", "columns": ["price", "rating"], "hidden": [8]}}
 
 
-def test_members_are_trained_and_go_on(tmp_path, capsys):
+def test_members_are_trained_and_go_on(tmp_path, capsys, uncompiled):
     assert run(["demo-shop", str(tmp_path / "shop"), "--items", "100", "--queries", "40", "--quiet"]) == FINE
     recipe, data, out = tmp_path / "shop" / "shop.yaml", tmp_path / "data", tmp_path / "run"
     content = yaml.safe_load(recipe.read_text("utf-8"))

@@ -1,23 +1,27 @@
 """``tfmmrank export --update-items`` and ``--weights``, as they are typed."""
 
 import json
-import shutil
 
 import pytest
 
 from tests.serving import served_shop
 from tfmmrank.cli.main import FAILED, FINE, MISUSE, run
+from tfmmrank.data import prepare
+from tfmmrank.export import export
 from tfmmrank.export.description import DESCRIPTION_FILE
 from tfmmrank.ranker import Ranker
+from tfmmrank.towers import BehaviourTower
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    """RUN, DATA, MODEL, with a version in it."""
-    served, folder = served_shop.make(), tmp_path_factory.mktemp("export")
-    served.ranker.save_ranker(folder / "run" / "ranker")
-    model = shutil.copytree(served.model_dir, folder / "tiny")
-    return [str(folder / "run"), str(served.prepared.path), str(model)]
+def arguments(tmp_path_factory, all_uncompiled):
+    """RUN, DATA, MODEL, with a version in it; of a ranker that is quick to export."""
+    folder = tmp_path_factory.mktemp("export")
+    data = prepare(served_shop.make_recipe(folder / "shop"), folder / "data", progress=False)
+    ranker = Ranker([BehaviourTower(["price"], dim=4, name="price")], cross_layers=0, deep=[4])
+    ranker.adapt(data, progress=False).save_ranker(folder / "run" / "ranker")
+    export(ranker, data, folder / "tiny", progress=False)
+    return [str(folder / "run"), str(data.path), str(folder / "tiny")]
 
 
 def test_update_items_reports_what_became_of_them(arguments, capsys):

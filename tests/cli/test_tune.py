@@ -24,7 +24,7 @@ RANGES = {
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, all_uncompiled):
     """A prepared demo shop and a recipe that is quick to train."""
     root = tmp_path_factory.mktemp("shop")
     assert run(["demo-shop", str(root / "shop"), "--items", "100", "--queries", "40", "--quiet"]) == FINE

@@ -35,7 +35,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, all_uncompiled):
     shop = MemoryShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=8)
     shop.name = "tiny"
     return shop

@@ -37,11 +37,11 @@ def test_skipped_queries_are_left_out_and_columns_stay_apart():
 
 
 def test_seeded_and_chunked_alike():
-    values = np.random.default_rng(0).random(3000)  # more than one chunk
+    values = np.random.default_rng(0).random(600)  # more than one chunk
     assert confidence_interval(values, seed=4) == confidence_interval(values, seed=4)
     assert confidence_interval(values, seed=4) != confidence_interval(values, seed=5)
     one = confidence_interval(values)
-    assert one.high - one.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(3000), rel=0.05)
+    assert one.high - one.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(600), rel=0.05)
 
 
 @pytest.mark.parametrize(("queries", "tolerance"), [(10, 1e-12), (16, 0.02)])  # all flips; 4 standard errors of drawn

@@ -132,7 +132,7 @@ def test_weights_count(tmp_path):
 
 def test_long_lists_are_sampled_in_training_and_scored_whole(tmp_path):
     data = FeatureLists(tmp_path)
-    system = DNN(PairFeatures(None, data), list_size=3, **SHORT).fit(data)
+    system = DNN(PairFeatures(None, data), list_size=3, **{**SHORT, "epochs": 1}).fit(data)
     check_scores(data.lists("test"), system.scores(data, "test"), "dnn")
 
 

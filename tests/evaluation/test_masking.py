@@ -63,8 +63,9 @@ MODEL = {
 
 
 def make_shop(path, *blank):
-    """A shop with descriptions, some columns of which are empty."""
+    """A shop with descriptions, some columns of which are empty; in one place, what is computed of items is shared."""
     shop = MemoryShop(path, encode_picture, lists=10)
+    shop.build = f"without {blank}"
     shop.item_columns = {**shop.item_columns, "description": "text"}
     columns = shop.catalogue._columns
     columns["description"] = columns["title"]
@@ -95,12 +96,12 @@ def differ(one, other) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
-def test_hiding_a_modality_is_its_column_s_absence(shop, ranker, tmp_path):
+def test_hiding_a_modality_is_its_column_s_absence(shop, ranker):
     whole, masked = scores_of(ranker, shop, "test"), masked_scores(ranker, shop, "test")
     assert list(masked) == ["image", "letters", "words", "past"]
     columns = ("image", "brand", "description", "past_clicks")
     for (name, some), column in zip(masked.items(), columns, strict=True):
-        lacking = scores_of(ranker, make_shop(tmp_path / name, column), "test")
+        lacking = scores_of(ranker, make_shop(shop.path, column), "test")
         assert differ(some, whole) > 1e-3, name
         assert differ(some, lacking) < 1e-4, name  # float32 sums of another graph
     # What Keras's predict once traced, it keeps.
@@ -109,8 +110,8 @@ def test_hiding_a_modality_is_its_column_s_absence(shop, ranker, tmp_path):
     assert differ(few, masked["past"]) < 1e-4
 
 
-def test_towers_hidden_together(shop, ranker, tmp_path):
-    lacking = scores_of(ranker, make_shop(tmp_path, "image", "past_clicks"), "test")
+def test_towers_hidden_together(shop, ranker, uncompiled):
+    lacking = scores_of(ranker, make_shop(shop.path, "image", "past_clicks"), "test")
     (both,) = masked_scores(ranker, shop, "test", {"both": ["image", "past"]}).values()
     assert differ(both, lacking) < 1e-4
 

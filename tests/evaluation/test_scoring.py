@@ -9,12 +9,14 @@ from tests.tiny_shop import MemoryShop, make_recipe
 from tfmmrank.evaluation import labels_of, scores_of
 from tfmmrank.training import build_ranker
 
+LISTS = 8
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     from tests.conftest import encode_picture
 
-    return MemoryShop(tmp_path_factory.mktemp("memory"), encode_picture)
+    return MemoryShop(tmp_path_factory.mktemp("memory"), encode_picture, lists=LISTS)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_scores_are_the_rankers_own_list_by_list(shop, ranker):
     assert all(some.dtype == np.float32 for some in scores)
 
 
-def test_batch_size_does_not_matter(shop, ranker):
+def test_batch_size_does_not_matter(shop, ranker, uncompiled):
     for a, b in zip(scores_of(ranker, shop, "test", batch_size=5), scores_of(ranker, shop, "test", 64), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -61,9 +63,11 @@ def test_labels_of(shop):
 def test_scores_that_cannot_be_used(shop, monkeypatch):
     monkeypatch.setattr(shop, "dataset", lambda *_, **__: None)
     longest = int(np.diff(shop.lists("test").offsets).max())
-    good = np.zeros((24, longest), np.float32)
-    assert len(scores_of(Constant(np.zeros((30, longest + 3))), shop, "test")) == 24  # padded lists and slots are cut
-    with pytest.raises(ValueError, match=r"scores of shape \(3, \d+\) for 24 lists"):
+    good = np.zeros((LISTS, longest), np.float32)
+    assert (
+        len(scores_of(Constant(np.zeros((LISTS + 6, longest + 3))), shop, "test")) == LISTS
+    )  # padded lists and slots are cut
+    with pytest.raises(ValueError, match=rf"scores of shape \(3, \d+\) for {LISTS} lists"):
         scores_of(Constant(good[:3]), shop, "test")
     good[2, 1] = np.inf
     with pytest.raises(ValueError, match='split "test": query test-2, item 1: score is inf'):

@@ -50,7 +50,7 @@ def test_options_reach_the_loss_and_unknown_gains_are_named():
         get_loss("softmax_loss", gain="log")
 
 
-def test_a_ranker_trains_on_gains(tmp_path):
+def test_a_ranker_trains_on_gains(tmp_path, uncompiled):
     shop = MemoryShop(tmp_path, encode_picture, lists=8)
     towers = {"clicks": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]}}
     ranker = build_ranker(make_recipe({"dim": 8, "towers": towers, "fusion": {"kind": "mean"}}), shop)

@@ -263,7 +263,7 @@ def test_the_store_keeps_what_embed_gives(kind, shop, counted):
 
 
 @pytest.mark.parametrize("kind", TOWERS)
-def test_the_store_outlives_what_comes_after_embed(kind, shop, counted):
+def test_the_store_outlives_what_comes_after_embed(kind, shop, counted, uncompiled):
     make, _ = TOWERS[kind]
     name = f"outlives_{kind}"
     tower = make(1, name=name)
@@ -277,7 +277,7 @@ def test_the_store_outlives_what_comes_after_embed(kind, shop, counted):
     assert not counted.embeds(shop, other)
 
 
-def test_the_key_changes_with_what_embed_depends_on(shop, counted):
+def test_the_key_changes_with_what_embed_depends_on(shop, counted, uncompiled):
     assert counted.embeds(shop, text_tower(1, name="keyed"))
     moved = text_tower(1, name="keyed")
     shaken(moved.encoder, seed=9)

@@ -24,7 +24,7 @@ def test_is_the_exponential_average_of_the_steps():
     np.testing.assert_array_equal(weight.numpy(), [9.0, 9.0])
 
 
-def test_what_is_validated_is_what_is_kept(tmp_path):
+def test_what_is_validated_is_what_is_kept(tmp_path, uncompiled):
     shop = MemoryShop(tmp_path / "shop", encode_picture, lists=16)
     model = {"dim": 8, "towers": {"facts": {"kind": "behaviour", "side": "slot", "columns": ["past_clicks"]}}}
     options = {"epochs": 2, "batch_size": 4, "learning_rate": 0.1, "patience": 0}

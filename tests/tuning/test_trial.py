@@ -22,7 +22,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, all_uncompiled):
     return MemoryShop(tmp_path_factory.mktemp("shop"), encode_picture, lists=12)
 
 

@@ -17,6 +17,9 @@ from PIL import Image
 
 import tfmmrank.stack  # noqa: F401 - selects Keras 2 before anything imports TensorFlow
 
+# Programs of the development packages (envoy, check-jsonschema) are found in an environment that is not activated too.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
 
 def encode_picture(color=(200, 30, 30), size=(40, 30), form="PNG", mode="RGB", **options) -> bytes:
     """A plain picture as encoded bytes."""

@@ -1,4 +1,5 @@
 import json
+import traceback
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,9 +41,12 @@ def test_is_a_recommenders_model_with_a_ranking_task(ranker):
 
 
 class BranchingTower(TextTower):
-    """One whose ``call`` branches on a tensor, as AutoGraph lets one's own code do."""
+    """One whose ``call`` branches on a tensor, as AutoGraph lets one's own code do; it notes what AutoGraph rewrote."""
+
+    rewritten: set[str] = set()
 
     def call(self, features, training=False):
+        self.rewritten |= {frame.name for frame in traceback.extract_stack() if "__autograph" in frame.filename}
         tokens = super().call(features, training)
         values = tokens.values
         if tf.reduce_max(values) > 1e9:
@@ -50,12 +54,13 @@ class BranchingTower(TextTower):
         return Tokens(values, tokens.mask)
 
 
-def test_ones_own_tower_may_branch_on_tensors(shop):
+def test_ones_own_tower_may_branch_on_tensors_and_nothing_else_is_rewritten(shop):
     query = BranchingTower(["query"], side="query", dim=8, layers=0, max_tokens=8, name="query")
     ranker = Ranker([query, TextTower(["title"], dim=8, layers=0, max_tokens=8, name="title")], deep=())
     ranker.adapt(shop, progress=False).build_from_columns()
     ranker.compile()
     ranker.fit(ListBatches(shop, "train", ranker, batch_size=8, progress=False).dataset().take(1), verbose=0)
+    assert query.rewritten == {"tf__train_function", "tf__call"}  # Keras's, and the tower's
 
 
 def test_padding_scores_are_constant_and_padding_changes_nothing(shop, ranker, batches):

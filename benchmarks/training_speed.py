@@ -166,8 +166,8 @@ def trained(folder: Path, rounds: int) -> _Lines:
             encoder=bert(384, 6, 12, 1536, max_tokens=24, trainable_blocks=None, dropout=0.0),
             name="title",
         ),
-        "EfficientNet-Lite0 at 64 pixels": lambda: PretrainedImageTower(
-            ["image"], encoder=EfficientNetLite0Encoder(size=64, trainable_blocks=None), name="image"
+        "EfficientNet-Lite0 at 128 pixels": lambda: PretrainedImageTower(
+            ["image"], encoder=EfficientNetLite0Encoder(size=128, trainable_blocks=None), name="image"
         ),
         "small CNN at 64 pixels": lambda: ImageTower(["image"], size=64, dropout=0.0, name="image"),
     }

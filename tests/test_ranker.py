@@ -45,8 +45,12 @@ class BranchingTower(TextTower):
 
     rewritten: set[str] = set()
 
-    def call(self, features, training=False):
+    @tf.autograph.experimental.do_not_convert
+    def look(self):
         self.rewritten |= {frame.name for frame in traceback.extract_stack() if "__autograph" in frame.filename}
+
+    def call(self, features, training=False):
+        self.look()
         tokens = super().call(features, training)
         values = tokens.values
         if tf.reduce_max(values) > 1e9:

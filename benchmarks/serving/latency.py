@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from benchmarks.interleaved import in_turn, seconds
 from benchmarks.serving.figures import Figures, Value, spread, times
 from benchmarks.serving.models import shop_model
 from benchmarks.serving.running import (
+    Process,
     back_to_back,
-    closed_loop,
     feature_requests,
     inputs_of,
     milliseconds,
@@ -35,59 +36,74 @@ _AT_ONCE = (1, 4, 16)
 _ROUNDS, _SECONDS = 5, 8.0
 _OPEN_ROUNDS, _OPEN_SECONDS = 3, 30.0
 _WITH_PICTURES = 8  # requests with pictures
+_SIZES = (128, 224)  # of pictures
+_WARM_TURNS, _TURNS = 20, 150  # of calls and runs in process
 _STARTS, _STEADY = 5, 200  # servers started to see their first answer, and answers after it
 
 
 def latency(out: Path) -> Figures:
     """100 candidates by id, back to back and at half of the capacity; the same lists with JPEG bytes, and in process.
 
-    What is asked back to back takes turns, round after round; requests are serialised beforehand. ``the server's own,
-    ms`` is what an answer over gRPC takes longer than the model's run on the same arrays in the benchmark's own
-    process: gRPC's client, loopback, gRPC's server, the request read and the response written.
+    What is asked back to back takes turns, round after round; requests are serialised beforehand. Pictures go through
+    the encoder at 128 pixels, and at the 224 that it was trained with.
     """
-    model = shop_model(out)
-    with serving(model.folder) as process, contextlib.closing(Servable(model.folder / "1")) as servable:
+    models = {size: shop_model(out, size) for size in _SIZES}
+    with contextlib.ExitStack() as stack:
+        processes = {size: stack.enter_context(serving(model.folder)) for size, model in models.items()}
+        model, process = models[_SIZES[0]], processes[_SIZES[0]]
         requests = rank_requests(model.data, process, 100)
-        pictures = feature_requests(model.data, process, requests[:_WITH_PICTURES])
         by_id = {f"{count} at once": partial(back_to_back, process, requests, count, _SECONDS) for count in _AT_ONCE}
-        found = in_turn(
-            {
-                **by_id,
-                "pictures": partial(back_to_back, process, pictures, 1, _SECONDS),
-                "in process": partial(closed_loop, _InProcess(servable, requests), requests, 1, _SECONDS),
-            },
-            _ROUNDS,
-        )
+        with_pictures = {}
+        for size, served in processes.items():
+            pictures = feature_requests(models[size].data, served, requests[:_WITH_PICTURES])
+            with_pictures[size] = partial(back_to_back, served, pictures, 1, _SECONDS)
+        found: dict[Any, list[LoadReport]] = in_turn({**by_id, **with_pictures}, _ROUNDS)
         capacity = max(float(np.median([report.answered_rate for report in found[name]])) for name in by_id)
         at_rate = [open_loop(process, requests, capacity / 2, _OPEN_SECONDS) for _ in range(_OPEN_ROUNDS)]
-    one, in_process = _p50(found["1 at once"]), _p50(found["in process"])
+        servable = stack.enter_context(contextlib.closing(Servable(model.folder / "1")))
+        parts = [_in_parts(process, servable, requests) for _ in range(_ROUNDS)]
+    one = _p50(found["1 at once"])
     return {
         **{f"by id, closed loop, {name}": _closed(found[name]) for name in by_id},
         "by id, open loop at half of the capacity": {
             "requests a second": capacity / 2, "p50 ms": spread(_p50(at_rate)), "p99 ms": spread(_p99(at_rate)),
             "sent late, p99 ms": spread(map(sent_late, at_rate)),
         },
-        "with JPEG bytes, closed loop, 1 at once": {
-            "p50 ms": spread(_p50(found["pictures"])), "times as long as by id": times(_p50(found["pictures"]), one),
+        **{
+            f"with JPEG bytes, {size} pixels, closed loop, 1 at once": {
+                "p50 ms": spread(_p50(found[size])), "times as long as by id": times(_p50(found[size]), one),
+            }
+            for size in _SIZES
         },
-        "by id, in process, without a server": {
-            "p50 ms": spread(in_process), "the server's own, ms": spread(np.array(one) - in_process),
+        "by id, without a server": {
+            "p50 ms": spread(part["in process"] for part in parts),
+            "what a server adds, ms": spread(part["served"] - part["in process"] for part in parts),
+            "of which a refused call, ms": spread(part["refused"] for part in parts),
         },
     }  # fmt: skip
 
 
-class _InProcess:
-    """Runs ``rank`` on the requests' arrays, without a server."""
+def _in_parts(process: Process, servable: Servable, requests: Sequence[bytes]) -> dict[str, float]:
+    """p50 in ms of a model's run in this process, and, each after such a run, of an answer and of a refusal over gRPC.
 
-    def __init__(self, servable: Servable, requests: Sequence[bytes]) -> None:
-        self._servable, self._inputs = servable, {request: inputs_of(request) for request in requests}
-
-    def ask(self, request: bytes) -> str:
-        self._servable.run("rank", self._inputs[request])
-        return "OK"
-
-    def send(self, request: bytes, done: Callable[[str], None]) -> None:
-        done(self.ask(request))
+    A run leaves nothing of the client, of gRPC or of the server in the processor's caches, which a call that follows
+    another call finds there.
+    """
+    inputs = [inputs_of(request) for request in requests]
+    refused = wire.PredictRequest(model_spec=wire.PredictRequest.FromString(requests[0]).model_spec)
+    refused.model_spec.name += " of another name"
+    nobody = refused.SerializeToString()
+    found: dict[str, list[float]] = {"in process": [], "served": [], "refused": []}
+    with stub(process.address) as ready:
+        for turn in range(_WARM_TURNS + _TURNS):
+            at = turn % len(requests)
+            for name, request in (("served", requests[at]), ("refused", nobody)):
+                run = seconds(partial(servable.run, "rank", inputs[at]))
+                call = seconds(partial(ready.ask, request))
+                if turn >= _WARM_TURNS:
+                    found["in process"].append(run)
+                    found[name].append(call)
+    return {name: 1000 * float(np.median(values)) for name, values in found.items()}
 
 
 def _p50(reports: Sequence[LoadReport]) -> list[float]:

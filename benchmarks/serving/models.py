@@ -5,6 +5,7 @@ Each is made once a run of the command, by the code as it is: tables, dataset, r
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import shutil
@@ -24,10 +25,7 @@ _SHOP: dict[str, Any] = {
             "kind": "pretrained_text", "side": "query", "columns": ["query"], "encoder": "minilm", "max_tokens": 16,
         },
         "title": {"kind": "pretrained_text", "columns": ["title"], "share": "query", "max_tokens": 24},
-        "image": {
-            "kind": "pretrained_image", "columns": ["image"],
-            "encoder": {"source": "efficientnet_lite0", "size": 128, "crop": None},
-        },
+        "image": {"kind": "pretrained_image", "columns": ["image"], "encoder": {"source": "efficientnet_lite0"}},
         "past": {"kind": "behaviour", "side": "slot", "columns": ["past_impressions", "past_ctr", "age_days"]},
     },
     "match": {"title": {"kind": "cosine", "query": "query", "item": "title"}},
@@ -53,16 +51,17 @@ class Model(NamedTuple):
 
 
 @functools.cache
-def shop_model(out: Path) -> Model:
-    """The demo shop: MiniLM for query and title, EfficientNet-Lite0 for pictures of 128 pixels, numeric behaviour."""
+def shop_model(out: Path, size: int = 128) -> Model:
+    """The demo shop: MiniLM for query and title, EfficientNet-Lite0 for pictures of that size, numeric behaviour."""
     from tfmmrank.data.demo_shop import make_demo_shop
 
     folder = out / "shop-tables"
     make_demo_shop(folder, 0, _PICTURES_ITEMS, _PICTURES_QUERIES)
     content = yaml.safe_load((folder / "shop.yaml").read_text("utf-8"))
-    content["model"] = _SHOP
+    content["model"] = copy.deepcopy(_SHOP)
+    content["model"]["towers"]["image"]["encoder"] |= {"size": size, "crop": None}
     content["data"]["behaviour"]["features"] = _SHOP["towers"]["past"]["columns"]
-    return _model(content, folder, out, "shop")
+    return _model(content, folder, out, f"shop{size}")
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from tfmmrank.serving.client.questions import Target
 from tfmmrank.serving.client.ranking_inputs import feature_inputs
 from tfmmrank.serving.client.transport import open_channel
 from tfmmrank.serving.load_testing.load_report import LoadReport
-from tfmmrank.serving.load_testing.load_test import PredictStub, Stub, closed_loop_test, load_test
+from tfmmrank.serving.load_testing.load_test import PredictStub, closed_loop_test, load_test
 from tfmmrank.serving.load_testing.sample_requests import requests_of_dataset
 from tfmmrank.serving.protocol import wire
 from tfmmrank.serving.protocol.tensors import read_tensor
@@ -129,12 +129,7 @@ def inputs_of(request: bytes) -> dict[str, np.ndarray]:
 def back_to_back(process: Process, requests: Sequence[bytes], concurrency: int, seconds: float) -> LoadReport:
     """Requests one after another by so many workers; raises RuntimeError when one fails."""
     with stub(process.address) as ready:
-        return closed_loop(ready, requests, concurrency, seconds)
-
-
-def closed_loop(ready: Stub, requests: Sequence[bytes], concurrency: int, seconds: float) -> LoadReport:
-    """The same by any way of asking."""
-    report = closed_loop_test(ready, requests, concurrency, seconds, warmup=min(_WARMUP, seconds))
+        report = closed_loop_test(ready, requests, concurrency, seconds, warmup=min(_WARMUP, seconds))
     if report.failed:
         raise RuntimeError(f"requests failed: {report.statuses}")
     return report

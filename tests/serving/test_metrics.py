@@ -117,16 +117,16 @@ class TestRanking:
     def test_unknown_items_and_padding_have_no_score(self, metrics):
         known = np.array([[True, False, True], [True, True, True]])
         scores = np.array([[0.3, -1e8, -5.0], [0.0, 200.0, -1e9]], np.float32)
-        metrics.observe_ranking("shop", "rank", known, scores, np.array([3, 2], np.int32))
+        metrics.observe_ranking("shop", "rank", known, scores, np.arange(3) < np.array([[3], [2]]))
         assert value(metrics, "tfmmrank_ranked_items_total", **self.LABELS) == 5
         assert value(metrics, "tfmmrank_unknown_items_total", **self.LABELS) == 1
         assert histogram(metrics, "tfmmrank_list_length", **self.LABELS) == {2: 1, 5: 1}
         assert histogram(metrics, "tfmmrank_scores", **self.LABELS) == {-4: 1, 0: 1, 0.5: 1, np.inf: 1}
         assert value(metrics, "tfmmrank_scores_sum", **self.LABELS) == pytest.approx(195.3)
 
-    def test_all_are_items_and_known_where_nothing_says_otherwise(self, metrics):
-        metrics.observe_ranking("shop", "rank", None, np.array([[1.0, np.nan]], np.float32), None)
-        metrics.observe_ranking("shop", "rank", None, np.zeros((2, 0), np.float32), np.array([0, 0]))
+    def test_all_are_known_where_nothing_says_otherwise(self, metrics):
+        metrics.observe_ranking("shop", "rank", None, np.array([[1.0, np.nan]], np.float32), np.ones((1, 2), bool))
+        metrics.observe_ranking("shop", "rank", None, np.zeros((2, 0), np.float32), np.ones((2, 0), bool))
         assert value(metrics, "tfmmrank_ranked_items_total", **self.LABELS) == 2
         assert value(metrics, "tfmmrank_unknown_items_total", **self.LABELS) == 0
         assert histogram(metrics, "tfmmrank_scores", **self.LABELS) == {1: 1, np.inf: 1}
@@ -135,7 +135,7 @@ class TestRanking:
 
     def test_random_scores_are_counted_as_numpy_counts_them(self, metrics, rng):
         scores = rng.normal(0, 40, (20, 50)).astype(np.float32)
-        metrics.observe_ranking("shop", "rank", None, scores, None)
+        metrics.observe_ranking("shop", "rank", None, scores, np.ones((20, 50), bool))
         counts = histogram(metrics, "tfmmrank_scores", **self.LABELS)
         bounds = np.array([-np.inf, *(-0.25 * 2.0 ** np.arange(9, -1, -1)), 0, *(0.25 * 2.0 ** np.arange(10)), np.inf])
         for low, high in itertools.pairwise(bounds):
@@ -196,7 +196,7 @@ def test_nothing_is_lost_between_threads(metrics):
     def work():
         for _ in range(500):
             metrics.observe_request("Predict", "GRPC", "shop", "OK", 0.001)
-            metrics.observe_ranking("shop", "rank", None, np.ones((1, 3), np.float32), None)
+            metrics.observe_ranking("shop", "rank", None, np.ones((1, 3), np.float32), np.ones((1, 3), bool))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -217,7 +217,7 @@ def fill(metrics, model="shop"):
     metrics.model_state(model, 3, "AVAILABLE")
     metrics.observe_request("predict", "REST", model, "OK", 0.01)
     metrics.observe_runtime("Predict", model, 0.01)
-    metrics.observe_ranking(model, "rank", None, np.ones((1, 3), np.float32), None)
+    metrics.observe_ranking(model, "rank", None, np.ones((1, 3), np.float32), np.ones((1, 3), bool))
     metrics.observe_missing(model, "picture", 1, 3)
     metrics.observe_cache(model, "hit")
     metrics.observe_log(model, "written")

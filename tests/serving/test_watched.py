@@ -1,5 +1,6 @@
 """A server with a result cache, a request log and metrics: each is told of what passes."""
 
+import json
 import urllib.request
 
 import numpy as np
@@ -39,3 +40,26 @@ def test_cached_answers_logged_requests_and_their_counts(cold, tmp_path):
     logs = [PredictionLog.FromString(record) for file in files for record in read_records(file)]
     assert [each.log_metadata.model_spec.name for each in logs] == ["tiny"] * 4
     assert all(b"nothing" not in each.SerializeToString() for each in logs)
+
+
+def test_padding_is_not_counted_as_missing(cold):
+    from tfmmrank.serving.monitoring.metrics import ServingMetrics
+
+    def column(value, padding):
+        return [[value, value], [value, padding]]
+
+    texts = {name: column("red", "") for name in ("title", "picture", "Brand")}
+    numbers = {name: column(1.0, 0.0) for name in ("price", "past_impressions", "past_ctr", "age_days")}
+    user = {"query": ["red", ""], "user age": [30.0, 30.0], "season": ["summer", ""]}
+    inputs = {**texts, **numbers, **user, "num_items": [2, 1]}
+    body = json.dumps({"signature_name": "rank_features", "inputs": inputs}).encode()
+    with serve(cold, port=0, rest_port=0, metrics=ServingMetrics()) as server:
+        address = f"http://{server.rest_address}"
+        with urllib.request.urlopen(f"{address}/v1/models/tiny:predict", body) as answer:
+            assert answer.status == 200
+        with urllib.request.urlopen(f"{address}/monitoring/prometheus/metrics") as page:
+            text = page.read().decode()
+    for name, missing, values in (("title", 0, 3), ("price", 0, 3), ("season", 1, 2), ("query", 1, 2)):
+        labels = f'column="{name}",model_name="tiny"'
+        assert f"tfmmrank_missing_values_total{{{labels}}} {missing}.0" in text
+        assert f"tfmmrank_values_total{{{labels}}} {values}.0" in text

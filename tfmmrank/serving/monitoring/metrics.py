@@ -111,7 +111,7 @@ class ServingMetrics:
     # -- the model's health -------------------------------------------------------------------------------------------
 
     def observe_ranking(
-        self, model: str, signature: str, known: np.ndarray | None, scores: np.ndarray, num_items: np.ndarray | None
+        self, model: str, signature: str, known: np.ndarray | None, scores: np.ndarray, real: np.ndarray
     ) -> None:
         """Counts the lists of an answer.
 
@@ -120,12 +120,9 @@ class ServingMetrics:
             signature: its signature.
             known: bool ``[B, L]``: whether the catalogue has the item; None: all are known.
             scores: ``[B, L]``.
-            num_items: int ``[B]``: places of each list that are items, not padding; None: all.
+            real: bool ``[B, L]``: whether the place is an item's, not padding.
         """
         labels = (model, signature)
-        real = np.ones(scores.shape, bool)
-        if num_items is not None:
-            real = np.arange(scores.shape[1]) < num_items[:, None]
         ranked = real if known is None else real & known
         lengths = real.sum(1)
         count = int(lengths.sum())

@@ -64,14 +64,14 @@ class ServerCore:
 
         response = PredictResponse()
         with self.gate.enter(), self.manager.acquire(_spec_of(request)) as version:
-            name, _ = _signature_of(version, request.model_spec)
+            name, definition = _signature_of(version, request.model_spec)
             self.limits.check_inputs(request.inputs)
             inputs = _read_inputs(request.inputs)
             outputs = self._run("Predict", version, name, inputs, request.output_filter, timeout)
             for output, value in outputs.items():
                 write_tensor(response.outputs[output], value)
             _fill_spec(response.model_spec, version, name)
-        self._observe_ranking(version.model, name, inputs, outputs)
+        self._observe_ranking(version.model, name, definition, inputs, outputs)
         if self._request_log is not None:
             self._request_log.record(version.model, version.version, name, request, response)
         return response
@@ -231,16 +231,23 @@ class ServerCore:
         return self._run(api, version, signature, {"inputs": serialized}, outputs, timeout), len(serialized)
 
     def _observe_ranking(
-        self, model: str, signature: str, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
+        self,
+        model: str,
+        signature: str,
+        definition: Any,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Mapping[str, np.ndarray],
     ) -> None:
         """The model's own health: what it was asked with, and what it said of lists whose lengths are told."""
         scores, num_items = outputs.get("scores"), inputs.get("num_items")
         if self.metrics is None or scores is None or num_items is None or scores.ndim != 2:
             return
-        self.metrics.observe_ranking(model, signature, outputs.get("known"), scores, num_items)
+        real = np.arange(scores.shape[1]) < num_items[:, None]
+        self.metrics.observe_ranking(model, signature, outputs.get("known"), scores, real)
         for column, values in inputs.items():
             if column not in ("item_ids", "num_items"):
-                self.metrics.observe_missing(model, column, _missing(values), values.size)
+                given = values[real] if _is_per_item(definition.inputs[column]) else values
+                self.metrics.observe_missing(model, column, _missing(given), given.size)
 
 
 class _TimedServable:
@@ -258,6 +265,12 @@ class _TimedServable:
             return self._servable.run(*arguments)
         finally:
             self._tell(time.perf_counter() - began)
+
+
+def _is_per_item(info: Any) -> bool:
+    """Whether an input is ``[B, L, ...]``; of a query's the second axis, where it has one, has a fixed size."""
+    axes = info.tensor_shape.dim
+    return len(axes) > 1 and axes[1].size == -1
 
 
 def _missing(values: np.ndarray) -> int:

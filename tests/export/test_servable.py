@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.serving.small_model import write_version
 from tfmmrank.export import RequestError, Servable
 from tfmmrank.export.description import DESCRIPTION_FILE, ranker_digest
 from tfmmrank.ranker import Ranker
@@ -65,6 +66,26 @@ def test_a_runs_time_is_bounded(servable):
 def test_what_warms_rank_warms_the_default(servable):
     """A session keeps what it prepared for a run by the names of the tensors."""
     assert servable.signatures["serving_default"] == servable.signatures["rank"]
+
+
+def test_what_one_run_answers_is_optimised_once(tmp_path):
+    """A session optimises for each set of tensors that it is asked for; those of stateful signatures stay apart."""
+    ran = []
+    small = Servable(write_version(tmp_path / "1"))
+    run = small._session.run
+    small._session.run = lambda tensors, *more, **options: ran.append(tuple(tensors)) or run(tensors, *more, **options)
+    x = {"x": np.ones((1, 2), np.float32)}
+    assert sorted(small.run("", x)) == ["total", "y"]
+    assert sorted(small.run("", x, ["total"])) == ["total"]
+    serialized = {"inputs": np.array([b""], object)}
+    assert sorted(small.run("classify", serialized)) == ["classes", "scores"]
+    assert sorted(small.run("regress", serialized)) == ["outputs"]
+    assert len(set(ran)) == 2
+    row = {"x": np.zeros(1, np.float32)}
+    small.run("go", row)
+    small.run("wait", row)
+    assert len(set(ran)) == 4
+    small.close()
 
 
 def test_inputs_that_do_not_fit_are_named(servable):

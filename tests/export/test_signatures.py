@@ -89,7 +89,11 @@ def test_by_id_the_query_is_encoded_once_and_no_item_is(signatures, monkeypatch)
 
     monkeypatch.setattr(signatures.ranker, "encode_query", encode_query)
     monkeypatch.setattr(signatures.ranker, "encode_items", None)  # not to be called
-    ask(signatures, ["i1", "i2", "i3"], ["i4"])
+    tf.config.run_functions_eagerly(True)
+    try:
+        ask(signatures, ["i1", "i2", "i3"], ["i4"])
+    finally:
+        tf.config.run_functions_eagerly(False)
     assert seen == [{"query/query/ids": 2}]  # two queries, whatever the number of their items
 
 

@@ -7,8 +7,9 @@ from tensorflow_serving.apis import classification_pb2, inference_pb2, regressio
 
 from tfmmrank.data.example_lists import set_features
 from tfmmrank.export import RequestError
+from tfmmrank.export.servable import CLASSIFY_METHOD as CLASSIFY
+from tfmmrank.export.servable import REGRESS_METHOD as REGRESS
 from tfmmrank.serving.server.core import ServerCore
-from tfmmrank.serving.server.example_inference import CLASSIFY, REGRESS
 from tfmmrank.serving.server.limits import Limits
 from tfmmrank.serving.server.manager import ModelManager
 from tfmmrank.serving.server.model_config import ModelConfig

@@ -16,9 +16,10 @@ from tests.serving.small_model import write_version
 from tests.serving.test_example_inference import classify, multi, regress
 from tests.serving.test_limits import ask, refusal
 from tests.serving.test_versions import reload_request
+from tfmmrank.export.servable import CLASSIFY_METHOD as CLASSIFY
+from tfmmrank.export.servable import REGRESS_METHOD as REGRESS
 from tfmmrank.serving import ModelConfig, VersionPolicy, serve
 from tfmmrank.serving.protocol import wire
-from tfmmrank.serving.server.example_inference import CLASSIFY, REGRESS
 from tfmmrank.serving.server.loaded_version import load_warm
 
 pytestmark = pytest.mark.embedded_only

@@ -14,6 +14,7 @@ from tfmmrank.export.graph_loading import load_saved_model
 from tfmmrank.export.request_error import RequestError
 from tfmmrank.stack import load, tf
 
+CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 DEFAULT_SIGNATURE = "serving_default"
 _PYTHONS_OWN = "Graph execution error:\n\n"  # what Python's session puts before the runtime's message
 _FOREVER = 1e9  # seconds; gRPC says 9e18 where a client set no deadline, of which no int64 holds the milliseconds
@@ -65,7 +66,7 @@ class Servable:
     def __init__(self, directory: str | Path) -> None:
         load("tf_text")  # its import registers the ops that text towers use
         self.directory = Path(directory)
-        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=_config())
         with self._session.graph.as_default(), _without_advice():
             meta_graph = load_saved_model(self._session, self.directory)
         self.signatures: dict[str, Any] = dict(meta_graph.signature_def)
@@ -74,6 +75,7 @@ class Servable:
             name: {key: _Input.of(info) for key, info in signature.inputs.items()}
             for name, signature in self.signatures.items()
         }
+        self._fetches = _fetches(self.signatures)
         self.fingerprint = _fingerprint(self.directory)
 
     def close(self) -> None:
@@ -107,11 +109,12 @@ class Servable:
         options = None
         if timeout is not None and timeout < _FOREVER:
             options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout * 1000)))
+        fetches = self._fetches[signature or DEFAULT_SIGNATURE]
         try:
-            values = self._session.run([definition.outputs[o].name for o in outputs], feeds, options=options)
+            values = dict(zip(fetches, self._session.run(fetches, feeds, options=options), strict=True))
         except tf.errors.OpError as error:
             raise RequestError(_code(error), error.message.removeprefix(_PYTHONS_OWN)) from error
-        return {name: _array(value) for name, value in zip(outputs, values, strict=True)}
+        return {name: _array(values[definition.outputs[name].name]) for name in outputs}
 
     def check(self, signature: str, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()) -> list[str]:
         """Whether a request fits a signature, without running it; returns the outputs that it asks for.
@@ -147,6 +150,29 @@ def _feeds(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> dic
     if "num_items" in inputs:
         _check_num_items(inputs)
     return feeds
+
+
+def _config() -> Any:
+    """Optimises a graph once, not twice: that takes a third less of a load, and answers come as fast."""
+    config = tf.compat.v1.ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.meta_optimizer_iterations = type(options).ONE
+    return config
+
+
+def _fetches(signatures: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Tensors to run by signature: all its outputs, whichever are asked for; Classify's and Regress' of one input too.
+
+    The session optimises the graph for each set of tensors that it is asked for, which takes as long as a hundred
+    requests.
+    """
+    shared: dict[Any, dict[str, None]] = {}
+    groups = {}
+    for name, each in signatures.items():
+        examples = each.method_name in (CLASSIFY_METHOD, REGRESS_METHOD)
+        groups[name] = frozenset(info.name for info in each.inputs.values()) if examples else name
+        shared.setdefault(groups[name], {}).update(dict.fromkeys(info.name for info in each.outputs.values()))
+    return {name: list(shared[groups[name]]) for name in signatures}
 
 
 def _check_num_items(inputs: Mapping[str, np.ndarray]) -> None:

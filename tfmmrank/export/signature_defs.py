@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfmmrank.export.servable import DEFAULT_SIGNATURE
+from tfmmrank.export.servable import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD
 from tfmmrank.export.signatures import PAIRS
 
 REGRESS, CLASSIFY = "regress", "classify"
 _DEFAULTS = ("rank", "rank_features")
-_METHODS = {REGRESS: "tensorflow/serving/regress", CLASSIFY: "tensorflow/serving/classify"}
+_METHODS = {REGRESS: REGRESS_METHOD, CLASSIFY: CLASSIFY_METHOD}
 _OUTPUTS = {REGRESS: "outputs", CLASSIFY: "scores"}  # by the names that those APIs look for
 
 

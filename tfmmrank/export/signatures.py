@@ -38,27 +38,31 @@ class Signatures:
         self.ranker, self.columns, self.table, self.description = ranker, columns, table, description
         self._while_traced = while_traced
         self.arguments = Arguments((*columns.query, *columns.places))
+        query, items = _specs(columns.query, 1), _specs(columns.item, 1)
+        lists = {**query, **_specs(columns.places, 2)}
+        self._query_encoder = self._shared(self._encode_query, query)
+        self._item_encoder = self._shared(self._encode_items, items)
+        self._list_scorer = self._shared(self._score_lists, lists, tf.TensorSpec([None, None], tf.bool))
 
     def build(self) -> dict[str, Any]:
         """Concrete functions by signature."""
         columns = self.columns
-        query = {column.name: column.spec(1) for column in columns.query}
+        query = _specs(columns.query, 1)
         ids = {"item_ids": tf.TensorSpec([None, None], tf.string)}
         size = {"num_items": tf.TensorSpec([None], tf.int32)}
         functions = {}
         if self.table is not None:
             functions["rank"] = self._function(self.rank, {**query, **ids, **size})
         if columns.places:
-            places = {column.name: column.spec(2) for column in columns.places}
+            places = _specs(columns.places, 2)
             functions["rank_features"] = self._function(self.rank_features, {**query, **places, **size})
             serialized = tf.TensorSpec([None], tf.string)
             functions["predict_elwc"] = self._function(self.predict_elwc, {"input_ranking_data": serialized})
             functions[PAIRS] = self._function(self.score_pairs, {"inputs": serialized})
         for side in ("query", "item"):
             if self._embeds(side):
-                specs = {column.name: column.spec(1) for column in getattr(columns, side)}
                 name = "embed_query" if side == "query" else "embed_items"
-                functions[name] = self._function(getattr(self, name), specs)
+                functions[name] = self._function(getattr(self, name), _specs(getattr(columns, side), 1))
         functions["describe"] = self._function(self.describe, {"ask": tf.TensorSpec([None], tf.string)})
         return functions
 
@@ -68,6 +72,19 @@ class Signatures:
                 return body(self.arguments.inputs(arguments))
 
         return tf.function(traced, autograph=False).get_concrete_function(**self.arguments.specs(specs))
+
+    def _shared(self, body: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+        """A function that several signatures call, traced once.
+
+        A server goes over all functions of a SavedModel for each signature that it optimises, so their sum is felt
+        when a version is loaded.
+        """
+
+        def traced(*arguments: Any) -> Any:
+            with self._while_traced():
+                return body(*arguments)
+
+        return tf.function(traced, input_signature=specs, autograph=False)  # type: ignore[no-any-return]
 
     def _embeds(self, side: str) -> bool:
         """Towers of one side share a vector space only when they are of one width."""
@@ -100,7 +117,7 @@ class Signatures:
         shape = tf.shape(inputs[self.columns.places[0].name])[:2]
         inputs = _checked(inputs, self._checks(inputs, shape))
         asked, wrong = _slot_masks(inputs["num_items"], shape)
-        return {"scores": tf.where(wrong, UNKNOWN_SCORE, self._score_raw(inputs, asked & ~wrong, shape))}
+        return {"scores": tf.where(wrong, UNKNOWN_SCORE, self._score_raw(inputs, asked & ~wrong))}
 
     def predict_elwc(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Serialized ExampleListWithContext ``[B]`` to ``scores [B, L]``.
@@ -117,7 +134,9 @@ class Signatures:
             mask_feature_name="list mask",
         )
         mask = parsed["list mask"]
-        return {"scores": self._score_raw(parsed, mask, tf.shape(mask))}
+        shape = tf.shape(mask)
+        places = {column.name: _unflatten(column.flat(parsed[column.name]), shape) for column in self.columns.places}
+        return {"scores": self._score_raw({**parsed, **places}, mask)}
 
     def score_pairs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Serialized tf.Example ``[N]``, each a query with one item, to one score each, said twice.
@@ -127,21 +146,25 @@ class Signatures:
         """
         columns = (*self.columns.query, *self.columns.places)
         parsed = tf.io.parse_example(inputs["inputs"], {column.name: column.feature for column in columns})
-        shape = tf.stack([tf.size(inputs["inputs"]), 1])
-        scores = self._score_raw(parsed, tf.fill(shape, True), shape)
+        lists = {**parsed, **{column.name: parsed[column.name][:, None] for column in self.columns.places}}
+        scores = self._score_raw(lists, tf.fill([tf.size(inputs["inputs"]), 1], True))
         return {"outputs": scores[:, 0], "scores": scores}
 
-    def _score_raw(self, raw: Mapping[str, Any], mask: Any, shape: Any) -> Any:
-        """Scores ``[B, L]`` of raw values; ``shape`` is (B, L)."""
+    def _score_raw(self, raw: Mapping[str, Any], mask: Any) -> Any:
+        """Scores ``[B, L]`` of raw values: query columns ``[B]``, item and slot columns ``[B, L]``."""
+        return self._list_scorer(_of(raw, (*self.columns.query, *self.columns.places)), mask)
+
+    def _score_lists(self, raw: Mapping[str, Any], mask: Any) -> Any:
+        shape = tf.shape(mask)
         items: dict[str, Tokens] = {}
         if self.columns.item:
             flat = {column.name: column.flat(raw[column.name]) for column in self.columns.item}
-            for name, tokens in self._item_tokens(flat).items():
+            for name, tokens in self._item_encoder(flat).items():
                 items[name] = Tokens(_unflatten(tokens.values, shape), _unflatten(tokens.mask, shape))
         items.update(self._slot_tokens(raw, shape))
         return _as_scores(self.ranker.score(self._query_tokens(raw), items, mask))
 
-    def _item_tokens(self, raw: Mapping[str, Any]) -> dict[str, Tokens]:
+    def _encode_items(self, raw: Mapping[str, Any]) -> dict[str, Tokens]:
         """Tokens of raw items ``[n]``. None at all stand in for by one of which nothing is known: layers need a row."""
         count = tf.shape(raw[self.columns.item[0].name])[0]
         extra = tf.cast(tf.equal(count, 0), tf.int32)
@@ -155,8 +178,10 @@ class Signatures:
     def _query_tokens(self, raw: Mapping[str, Any]) -> dict[str, Tokens]:
         if not self.columns.query:
             return {}
-        features = self.ranker.preprocess_query({column.name: raw[column.name] for column in self.columns.query})
-        return self.ranker.encode_query(features, training=False)
+        return self._query_encoder(_of(raw, self.columns.query))  # type: ignore[no-any-return]
+
+    def _encode_query(self, raw: Mapping[str, Any]) -> dict[str, Tokens]:
+        return self.ranker.encode_query(self.ranker.preprocess_query(raw), training=False)  # type: ignore[no-any-return]
 
     def _slot_tokens(self, raw: Mapping[str, Any], shape: Any) -> dict[str, Tokens]:
         if not self.columns.slot:
@@ -193,7 +218,7 @@ class Signatures:
     def embed_items(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Item columns ``[N]`` to ``embedding [N, d]``, of length 1 (0 where all is missing)."""
         inputs = _checked(inputs, _same_length(inputs))
-        return {"embedding": _pooled(self.ranker.fused_tokens(self._item_tokens(inputs)))}
+        return {"embedding": _pooled(self.ranker.fused_tokens(self._item_encoder(_of(inputs, self.columns.item))))}
 
     # -- the model itself ---------------------------------------------------------------------------------------------
 
@@ -203,6 +228,14 @@ class Signatures:
         A batching TensorFlow Serving refuses a signature without inputs, and REST has no way to ask one.
         """
         return {"description": tf.fill(tf.shape(inputs["ask"]), self.description)}
+
+
+def _specs(columns: tuple[Column, ...], axes: int) -> dict[str, Any]:
+    return {column.name: column.spec(axes) for column in columns}
+
+
+def _of(inputs: Mapping[str, Any], columns: tuple[Column, ...]) -> dict[str, Any]:
+    return {column.name: inputs[column.name] for column in columns}
 
 
 def _checked(inputs: Mapping[str, Any], checks: list[Any]) -> dict[str, Any]:

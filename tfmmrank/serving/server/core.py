@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfmmrank.export.request_error import RequestError
-from tfmmrank.export.servable import DEFAULT_SIGNATURE
+from tfmmrank.export.servable import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD
 from tfmmrank.serving.monitoring.request_log import RequestLog
 from tfmmrank.serving.protocol.tensors import read_tensor, write_tensor
 from tfmmrank.serving.server import example_inference as examples
@@ -103,7 +103,7 @@ class ServerCore:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 values, count = self._run_examples("MultiInference", version, name, outputs, request.input, left)
                 result = response.results.add()
-                if task.method_name == examples.CLASSIFY:
+                if task.method_name == CLASSIFY_METHOD:
                     examples.fill_classifications(result.classification_result, values, count)
                 else:
                     examples.fill_regressions(result.regression_result, values, count)
@@ -318,8 +318,8 @@ def _read_inputs(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 _METHOD_OUTPUTS: dict[str, Callable[[Any], list[str]]] = {
-    examples.CLASSIFY: examples.classify_outputs,
-    examples.REGRESS: examples.regress_outputs,
+    CLASSIFY_METHOD: examples.classify_outputs,
+    REGRESS_METHOD: examples.regress_outputs,
 }
 
 

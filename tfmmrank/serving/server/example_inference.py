@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfmmrank.export.request_error import RequestError
+from tfmmrank.export.servable import CLASSIFY_METHOD, REGRESS_METHOD
 
-CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 _INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"
 _MAX_REPEATED = 1 << 28  # bytes of a context that stands before each example
 
@@ -41,7 +41,7 @@ def serialized_examples(source: Any) -> np.ndarray:
 
 def classify_outputs(signature: Any) -> list[str]:
     """The outputs that Classify reads of a signature. Raises RequestError when it is none for it."""
-    _check_method(signature, CLASSIFY, "classification")
+    _check_method(signature, CLASSIFY_METHOD, "classification")
     if len(signature.outputs) not in (1, 2):
         raise RequestError("INVALID_ARGUMENT", f"Expected one or two output Tensors, found {len(signature.outputs)}")
     _check_input(signature, "classification")
@@ -57,7 +57,7 @@ def classify_outputs(signature: Any) -> list[str]:
 
 def regress_outputs(signature: Any) -> list[str]:
     """The outputs that Regress reads of a signature. Raises RequestError when it is none for it."""
-    _check_method(signature, REGRESS, "regression")
+    _check_method(signature, REGRESS_METHOD, "regression")
     if len(signature.outputs) != 1:
         raise RequestError("INVALID_ARGUMENT", "Expected one output Tensor.")
     _check_input(signature, "regression")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
+import urllib.request
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.examples import ROOT
 from benchmarks.interleaved import in_turn, seconds
 from benchmarks.serving.figures import Figures, Value, spread, times
 from benchmarks.serving.models import shop_model
@@ -18,7 +21,6 @@ from benchmarks.serving.running import (
     Process,
     back_to_back,
     feature_requests,
-    inputs_of,
     milliseconds,
     open_loop,
     rank_requests,
@@ -26,7 +28,6 @@ from benchmarks.serving.running import (
     serving,
     stub,
 )
-from tfmmrank.export.servable import Servable
 from tfmmrank.export.warmup import WARMUP_FILE
 from tfmmrank.serving.load_testing.load_report import LoadReport
 from tfmmrank.serving.load_testing.load_test import PredictStub
@@ -37,19 +38,20 @@ _ROUNDS, _SECONDS = 5, 8.0
 _OPEN_ROUNDS, _OPEN_SECONDS = 3, 30.0
 _WITH_PICTURES = 8  # requests with pictures
 _SIZES = (128, 224)  # of pictures
-_WARM_TURNS, _TURNS = 20, 150  # of calls and runs in process
+_TURNS = 300  # of answers and refusals
 _STARTS, _STEADY = 5, 200  # servers started to see their first answer, and answers after it
 
 
 def latency(out: Path) -> Figures:
-    """100 candidates by id, back to back and at half of the capacity; the same lists with JPEG bytes, and in process.
+    """100 candidates by id, back to back and at half of the capacity; the same with JPEG bytes; what the time goes to.
 
     What is asked back to back takes turns, round after round; requests are serialised beforehand. Pictures go through
     the encoder at 128 pixels, and at the 224 that it was trained with.
     """
     models = {size: shop_model(out, size) for size in _SIZES}
     with contextlib.ExitStack() as stack:
-        processes = {size: stack.enter_context(serving(model.folder)) for size, model in models.items()}
+        watched = ("--rest-api-port", "0", "--monitoring-config-file", str(ROOT / "serving/config/monitoring.config"))
+        processes = {size: stack.enter_context(serving(model.folder, *watched)) for size, model in models.items()}
         model, process = models[_SIZES[0]], processes[_SIZES[0]]
         requests = rank_requests(model.data, process, 100)
         by_id = {f"{count} at once": partial(back_to_back, process, requests, count, _SECONDS) for count in _AT_ONCE}
@@ -60,8 +62,7 @@ def latency(out: Path) -> Figures:
         found: dict[Any, list[LoadReport]] = in_turn({**by_id, **with_pictures}, _ROUNDS)
         capacity = max(float(np.median([report.answered_rate for report in found[name]])) for name in by_id)
         at_rate = [open_loop(process, requests, capacity / 2, _OPEN_SECONDS) for _ in range(_OPEN_ROUNDS)]
-        servable = stack.enter_context(contextlib.closing(Servable(model.folder / "1")))
-        parts = [_in_parts(process, servable, requests) for _ in range(_ROUNDS)]
+        parts = [_in_parts(process, requests) for _ in range(_ROUNDS)]
     one = _p50(found["1 at once"])
     return {
         **{f"by id, closed loop, {name}": _closed(found[name]) for name in by_id},
@@ -75,35 +76,43 @@ def latency(out: Path) -> Figures:
             }
             for size in _SIZES
         },
-        "by id, without a server": {
-            "p50 ms": spread(part["in process"] for part in parts),
-            "what a server adds, ms": spread(part["served"] - part["in process"] for part in parts),
-            "of which a refused call, ms": spread(part["refused"] for part in parts),
+        "by id, closed loop, 1 at once, in parts": {
+            "mean ms": spread(part["answer"] for part in parts),
+            "of which the model's run": spread(part["run"] for part in parts),
+            "of which all else": spread(part["answer"] - part["run"] for part in parts),
+            "a refused request": spread(part["refusal"] for part in parts),
         },
     }  # fmt: skip
 
 
-def _in_parts(process: Process, servable: Servable, requests: Sequence[bytes]) -> dict[str, float]:
-    """p50 in ms of a model's run in this process, and, each after such a run, of an answer and of a refusal over gRPC.
+def _in_parts(process: Process, requests: Sequence[bytes]) -> dict[str, float]:
+    """Means in ms of answers over gRPC, of the model's runs in them, and, each after an answer, of refusals.
 
-    A run leaves nothing of the client, of gRPC or of the server in the processor's caches, which a call that follows
-    another call finds there.
+    The server's metric times the runs: another process's would find other things in the processor's caches, and so
+    would a refusal that follows a refusal.
     """
-    inputs = [inputs_of(request) for request in requests]
     refused = wire.PredictRequest(model_spec=wire.PredictRequest.FromString(requests[0]).model_spec)
     refused.model_spec.name += " of another name"
     nobody = refused.SerializeToString()
-    found: dict[str, list[float]] = {"in process": [], "served": [], "refused": []}
+    found: dict[str, list[float]] = {"answer": [], "refusal": []}
     with stub(process.address) as ready:
-        for turn in range(_WARM_TURNS + _TURNS):
-            at = turn % len(requests)
-            for name, request in (("served", requests[at]), ("refused", nobody)):
-                run = seconds(partial(servable.run, "rank", inputs[at]))
-                call = seconds(partial(ready.ask, request))
-                if turn >= _WARM_TURNS:
-                    found["in process"].append(run)
-                    found[name].append(call)
-    return {name: 1000 * float(np.median(values)) for name, values in found.items()}
+        before = _runs(process)
+        for turn in range(_TURNS):
+            found["answer"].append(seconds(partial(ready.ask, requests[turn % len(requests)])))
+            found["refusal"].append(seconds(partial(ready.ask, nobody)))
+        ran, count = (now - then for now, then in zip(_runs(process), before, strict=True))
+    return {"run": ran / count / 1000, **{name: 1000 * float(np.mean(values)) for name, values in found.items()}}
+
+
+def _runs(process: Process) -> tuple[float, float]:
+    """Microseconds that the model ran, and how often."""
+    with urllib.request.urlopen(f"http://{process.rest_address}/monitoring/prometheus/metrics") as page:
+        text = page.read().decode()
+    total, count = (
+        float(value)
+        for value in re.findall(r"^:tensorflow:serving:runtime_latency_(?:sum|count){.*} (.+)$", text, re.M)
+    )
+    return total, count
 
 
 def _p50(reports: Sequence[LoadReport]) -> list[float]:

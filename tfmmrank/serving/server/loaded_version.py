@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +43,7 @@ class LoadedVersion:
 
 
 def load_warm(directory: Path) -> Servable:
-    """Loads a version and replays its warm-up requests, which give way to those of other versions.
+    """Loads a version and replays its warm-up requests.
 
     Raises:
         OSError: when there is no SavedModel, or it is damaged.
@@ -55,18 +51,8 @@ def load_warm(directory: Path) -> Servable:
     """
     servable = Servable(directory)
     try:
-        with ThreadPoolExecutor(1, "warm", initializer=_give_way) as thread:
-            thread.submit(replay_warmup, servable).result()
+        replay_warmup(servable)
     except BaseException:
         servable.close()
         raise
     return servable
-
-
-def _give_way() -> None:
-    """Lets other threads run first where both could, as far as the system can: optimising a graph takes seconds.
-
-    Kernels run in TensorFlow's own threads, which keep their priority.
-    """
-    if sys.platform == "linux":  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -79,7 +79,7 @@ def observed(metrics) -> str:
     metrics.observe_runtime("Predict", "shop", 0.008)
     metrics.model_state("shop", 1, "AVAILABLE")
     scores, known = np.array([[0.5, -1.0]], np.float32), np.array([[True, False]])
-    metrics.observe_ranking("shop", "rank", known, scores, np.array([2], np.int32))
+    metrics.observe_ranking("shop", "rank", known, scores, np.ones((1, 2), bool))
     metrics.observe_missing("shop", "image", 1, 2)
     metrics.observe_cache("shop", "hit")
     metrics.observe_log("shop", "dropped")

@@ -65,6 +65,18 @@ _REAL = (
 _REAL_SETS = {"fashion": "fashion", "crowd": "crowd", "mq2008": "mq2008"}
 
 
+_SERVED_SECTIONS = ("serving_latency", "serving_candidates")
+_SERVED = (
+    "100 candidates by id, MiniLM reading the query: {p50:.1f} ms (p99 {p99:.1f}), one request at a time; 1,000 take "
+    "{thousand:.2f} times as long, and raw pictures sent instead of ids {pictures:.0f} times. Client and server share "
+    "the machine. All figures of serving: [docs/serving.md](docs/serving.md). Printed by `make bench-serving`, "
+    "{machine}, {date}.",
+    "按 ID 对 100 个候选打分，查询由 MiniLM 编码，逐个请求：{p50:.1f} 毫秒（p99 为 {p99:.1f}）；1,000 个候选用时为其 "
+    "{thousand:.2f} 倍，不传 ID 而传原始图片则为 {pictures:.0f} 倍。客户端与服务端在同一台机器上。全部服务数据见 "
+    "[docs/serving.md](docs/serving.md)。由 `make bench-serving` 输出，{machine}，{date}。",
+)
+
+
 def demo_table(found: dict[str, Any], language: int) -> str:
     """The demo shop's table.
 
@@ -105,6 +117,22 @@ def real_table(found: dict[str, dict[str, Any]], language: int) -> str:
     seeds = " / ".join(sorted({str(len(section["seeds"])) for section in found.values()}))
     facts["machine"] = _machine(facts["machine"], language)
     return "\n".join([*lines, "", caption.format(**facts, seeds=seeds), ""])
+
+
+def served_line(found: dict[str, dict[str, Any]], language: int) -> str:
+    """How long an answer takes, from two sections' results."""
+    latency, candidates = found["serving_latency"], found["serving_candidates"]
+    one = latency["figures"]["by id, closed loop, 1 at once"]
+    pictures = next(figures for name, figures in latency["figures"].items() if name.startswith("with JPEG bytes"))
+    line = _SERVED[language].format(
+        p50=one["p50 ms"][0],
+        p99=one["p99 ms"][0],
+        thousand=candidates["figures"]["1,000 candidates"]["times as long as 100"][0],
+        pictures=pictures["times as long as by id"][0],
+        machine=_machine(latency["machine"], language),
+        date=latency["date"],
+    )
+    return f"{line}\n"
 
 
 def _machine(told: str, language: int) -> str:
@@ -281,10 +309,14 @@ def main() -> None:
     real = {name: results[section] for name, section in _REAL_SETS.items() if section in results}
     if len(real) < len(_REAL_SETS):  # or the table would lose the others' rows
         real = {}
+    served = {section: results[section] for section in _SERVED_SECTIONS if section in results}
+    if len(served) < len(_SERVED_SECTIONS):
+        served = {}
     demo = json.loads(options.demo.read_text("utf-8")) if options.demo.is_file() else None
     for name, language in READMES.items():
         _rewrite(ROOT / name, "figures", demo, lambda found, language=language: demo_table(found, language))
         _rewrite(ROOT / name, "real figures", real, lambda found, language=language: real_table(found, language))
+        _rewrite(ROOT / name, "served", served, lambda found, language=language: served_line(found, language))
     for section, found in results.items():
         if section.startswith("serving_"):
             _rewrite(ROOT / SERVING, section, found, serving_table)

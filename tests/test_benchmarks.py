@@ -103,6 +103,28 @@ def test_mean_of_seeds_is_the_mean_of_each_query_s_metric(rng):
     assert f"{table.mean('fixed'):.3f}" in page
 
 
+@pytest.mark.parametrize("language", [0, 1])
+def test_the_readmes_line_on_serving_holds_the_figures(language):
+    def section(figures):
+        return {"figures": figures, "machine": "2 CPU cores", "date": "2026-11-22"}
+
+    found = {
+        "serving_latency": section(
+            {
+                "by id, closed loop, 1 at once": {"p50 ms": [7.25, 7.0, 8.0], "p99 ms": [11.5, 11.0, 12.0]},
+                "with JPEG bytes, 128 pixels": {
+                    "p50 ms": [300.0, 290.0, 310.0],
+                    "times as long as by id": [41.4, 40, 42],
+                },
+            }
+        ),
+        "serving_candidates": section({"1,000 candidates": {"times as long as 100": [1.375, 1.3, 1.4]}}),
+    }
+    line = pages.served_line(found, language)
+    for figure in ("7.2 ", "11.5", "1.38 ", "41 ", "2026-11-22"):
+        assert figure in line
+
+
 class _Ranker:
     def __init__(self, dim=4):
         self.dim = dim

@@ -65,15 +65,16 @@ _REAL = (
 _REAL_SETS = {"fashion": "fashion", "crowd": "crowd", "mq2008": "mq2008"}
 
 
-_SERVED_SECTIONS = ("serving_latency", "serving_candidates")
+_SERVED_SECTIONS = {"latency": "serving_latency", "candidates": "serving_candidates"}
 _SERVED = (
     "100 candidates by id, MiniLM reading the query: {p50:.1f} ms (p99 {p99:.1f}), one request at a time; 1,000 take "
-    "{thousand:.2f} times as long, and raw pictures sent instead of ids {pictures:.0f} times. Client and server share "
-    "the machine. All figures of serving: [docs/serving.md](docs/serving.md). Printed by `make bench-serving`, "
-    "{machine}, {date}.",
+    "{thousand:.2f} times as long, and raw pictures sent instead of ids, read at 128 pixels, {pictures:.0f} times. "
+    "Client and server share the machine. All figures of serving: [docs/serving.md](docs/serving.md). "
+    "Printed by `make bench-serving`, {machine}, {date}.",
     "按 ID 对 100 个候选打分，查询由 MiniLM 编码，逐个请求：{p50:.1f} 毫秒（p99 为 {p99:.1f}）；1,000 个候选用时为其 "
-    "{thousand:.2f} 倍，不传 ID 而传原始图片则为 {pictures:.0f} 倍。客户端与服务端在同一台机器上。全部服务数据见 "
-    "[docs/serving.md](docs/serving.md)。由 `make bench-serving` 输出，{machine}，{date}。",
+    "{thousand:.2f} 倍，不传 ID 而传原始图片（按 128 像素读取）则为 {pictures:.0f} 倍。"
+    "客户端与服务端在同一台机器上。全部服务数据见 [docs/serving.md](docs/serving.md)。"
+    "由 `make bench-serving` 输出，{machine}，{date}。",
 )
 
 
@@ -121,9 +122,9 @@ def real_table(found: dict[str, dict[str, Any]], language: int) -> str:
 
 def served_line(found: dict[str, dict[str, Any]], language: int) -> str:
     """How long an answer takes, from two sections' results."""
-    latency, candidates = found["serving_latency"], found["serving_candidates"]
+    latency, candidates = found["latency"], found["candidates"]
     one = latency["figures"]["by id, closed loop, 1 at once"]
-    pictures = next(figures for name, figures in latency["figures"].items() if name.startswith("with JPEG bytes"))
+    pictures = latency["figures"]["with JPEG bytes, 128 pixels, closed loop, 1 at once"]
     line = _SERVED[language].format(
         p50=one["p50 ms"][0],
         p99=one["p99 ms"][0],
@@ -306,12 +307,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     results = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(options.results.glob("*.json"))}
-    real = {name: results[section] for name, section in _REAL_SETS.items() if section in results}
-    if len(real) < len(_REAL_SETS):  # or the table would lose the others' rows
-        real = {}
-    served = {section: results[section] for section in _SERVED_SECTIONS if section in results}
-    if len(served) < len(_SERVED_SECTIONS):
-        served = {}
+    real, served = (_all_of(results, sections) for sections in (_REAL_SETS, _SERVED_SECTIONS))
     demo = json.loads(options.demo.read_text("utf-8")) if options.demo.is_file() else None
     for name, language in READMES.items():
         _rewrite(ROOT / name, "figures", demo, lambda found, language=language: demo_table(found, language))
@@ -322,6 +318,12 @@ def main() -> None:
             _rewrite(ROOT / SERVING, section, found, serving_table)
         else:
             _rewrite(ROOT / QUALITY, section, found, systems_table if "systems" in found else figures_table)
+
+
+def _all_of(results: dict[str, Any], sections: dict[str, str]) -> dict[str, Any]:
+    """Sections' results by another name; nothing where one is missing, or a table would lose the others' rows."""
+    whole = all(section in results for section in sections.values())
+    return {name: results[section] for name, section in sections.items()} if whole else {}
 
 
 def _rewrite(page: Path, block: str, found: Any, table: Callable[[Any], str]) -> None:

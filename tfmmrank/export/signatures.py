@@ -24,7 +24,7 @@ class Signatures:
         columns: its columns.
         table: the item table; None where there is no catalogue, and then there is no ``rank``.
         description: what ``describe`` answers.
-        while_traced: a context in which the functions are traced.
+        while_traced: a context in which the ranker's layers are traced; entered in each function that runs some.
     """
 
     def __init__(
@@ -68,8 +68,7 @@ class Signatures:
 
     def _function(self, body: Callable[[Mapping[str, Any]], dict[str, Any]], specs: Mapping[str, Any]) -> Any:
         def traced(**arguments: Any) -> dict[str, Any]:
-            with self._while_traced():
-                return body(self.arguments.inputs(arguments))
+            return body(self.arguments.inputs(arguments))
 
         return tf.function(traced, autograph=False).get_concrete_function(**self.arguments.specs(specs))
 
@@ -105,8 +104,9 @@ class Signatures:
         rows = self.table.rows(inputs["item_ids"])
         asked, wrong = _slot_masks(inputs["num_items"], shape)
         known = (rows >= 0) & asked & ~wrong
-        items = {**self.table.tokens(rows), **self._slot_tokens(self.table.slots(rows), shape)}
-        scores = _as_scores(self.ranker.score(self._query_tokens(inputs), items, known))
+        with self._while_traced():
+            items = {**self.table.tokens(rows), **self._slot_tokens(self.table.slots(rows), shape)}
+            scores = _as_scores(self.ranker.score(self._query_tokens(inputs), items, known))
         return {"scores": tf.where(asked & ~known, UNKNOWN_SCORE, scores), "known": known}
 
     def rank_features(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import threading
 import time
@@ -21,6 +22,7 @@ from tests.serving.small_model import write_version
 from tfmmrank.export import RequestError, versions_of
 from tfmmrank.export.versions import choose_version
 from tfmmrank.serving import serve
+from tfmmrank.serving.server import spare_time
 from tfmmrank.serving.server.config_poller import ConfigPoller
 from tfmmrank.serving.server.core import ServerCore
 from tfmmrank.serving.server.loaded_version import load_warm
@@ -240,6 +242,21 @@ def test_requests_do_not_wait_for_a_load(start, tmp_path):
     assert states(manager) == {2: "LOADING", 1: "AVAILABLE"}
     go_on.set()
     until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
+
+
+@pytest.mark.skipif(not spare_time._may_return(), reason="this process may not set priorities")
+def test_a_version_beside_one_that_serves_is_loaded_in_spare_time(start, tmp_path):
+    idle = {}
+
+    def load(directory):
+        idle[directory.name] = os.sched_getscheduler(0) == os.SCHED_IDLE
+        return StandIn(directory)
+
+    add(tmp_path, 1)
+    manager = start(ModelConfig("m", tmp_path), load=load)
+    add(tmp_path, 2)
+    until(lambda: serving(manager) == 2)
+    assert idle == {"1": False, "2": True}
 
 
 def test_a_folder_that_is_away_for_a_moment_changes_nothing(start, tmp_path):

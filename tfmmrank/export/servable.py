@@ -153,10 +153,13 @@ def _feeds(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> dic
 
 
 def _config() -> Any:
-    """Optimises a graph once, not twice: that takes a third less of a load, and answers come as fast."""
+    """Leaves out of the optimisation of a graph what makes a load a half longer and answers no faster."""
     config = tf.compat.v1.ConfigProto()
     options = config.graph_options.rewrite_options
     options.meta_optimizer_iterations = type(options).ONE
+    options.disable_tfg_optimizer = True  # goes over all functions of the SavedModel for each signature
+    options.memory_optimization = type(options).NO_MEM_OPT
+    options.layout_optimizer = options.loop_optimization = type(options).OFF
     return config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ from tfmmrank.export.request_error import RequestError
 from tfmmrank.export.versions import version_folders
 from tfmmrank.serving.server.loaded_version import LoadedVersion, VersionState, load_warm
 from tfmmrank.serving.server.model_config import ModelConfig
+from tfmmrank.serving.server.spare_time import in_spare_time
 
 _log = logging.getLogger("tfmmrank.serving")
 
@@ -31,7 +33,8 @@ class _Failure(NamedTuple):
 class ModelManager:
     """Keeps the versions loaded that the models' policies ask for.
 
-    A new version is loaded and warmed before an old one goes, so that the model is always there and no request waits.
+    A new version is loaded and warmed before an old one goes, so that the model is always there and no request waits;
+    what is loaded beside versions that serve takes the processor time that they leave.
     A version that cannot be loaded is reported and left alone, until a file of its folder changes or a reload asks for
     it again. A version that goes first finishes the requests that hold it.
 
@@ -259,7 +262,8 @@ class ModelManager:
             self._set(VersionState(model, version, "LOADING"))
         files = _files_of(directory)
         try:
-            servable = self._load_servable(directory)
+            load = functools.partial(self._load_servable, directory)
+            servable = in_spare_time(load) if self._loaded else load()
         except Exception as error:  # whatever a SavedModel does wrong, the versions that serve go on
             _log.error("model %s: version %s cannot be loaded: %s", model, version, error)
             self._failed[model, version] = _Failure(directory, files, _without_frames(error))

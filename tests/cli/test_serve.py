@@ -105,7 +105,7 @@ def test_faults_of_config_files_are_told_before_anything_is_loaded(served, model
         f'model_config_list {{ config {{ name: "m" base_path: "{tmp_path}/none" model_platform: "tensorflow" }} }}'
     )
     assert run(["serve", "--model-config-file", str(config)]) == FAILED
-    assert f"{tmp_path}/none: holds no version of model m" in capsys.readouterr().err
+    assert f"{tmp_path}/none: is no folder; expected the base_path of model m" in capsys.readouterr().err
     config.write_text("max_batch_size: 3")
     assert run(["serve", str(model), "--enable-batching", "--batching-parameters-file", str(config)]) == FAILED
     assert f"{config}:1" in capsys.readouterr().err

@@ -200,7 +200,7 @@ def test_what_computed_the_tokens_must_be_what_computes_the_new_ones(described, 
 
 
 def test_a_model_without_versions_is_told(ranker, later, tmp_path):
-    with pytest.raises(FileNotFoundError, match="write one with `tfmmrank export`"):
+    with pytest.raises(FileNotFoundError, match="write a model with `tfmmrank export`"):
         update_items(ranker, later, tmp_path / "none", progress=False)
 
 

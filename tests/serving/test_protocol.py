@@ -269,8 +269,10 @@ def test_port_in_use_is_told(served, server):
 def test_folder_without_a_version_is_told(served, tmp_path):
     from tfmmrank.serving import serve
 
-    with pytest.raises(FileNotFoundError, match="holds no version of a model"):
+    with pytest.raises(FileNotFoundError, match="nowhere: is no folder"):
         serve(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="holds no version of a model"):
+        serve(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"give its parent, {served.model_dir}"):
         serve(served.model_dir / "1")
     with pytest.raises(FileNotFoundError, match="has no version 7; versions: 1"):

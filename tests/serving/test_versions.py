@@ -445,8 +445,12 @@ def test_a_reload_that_finds_no_version_leaves_the_running_one(start, tmp_path):
     add(tmp_path / "m", 1)
     manager = start(ModelConfig("m", tmp_path / "m"), poll_seconds=0)
     file = tmp_path / "models.config"
-    for folder, policy in ((tmp_path / "m", "specific { versions: 9 }"), (tmp_path / "none", "")):
-        with pytest.raises(RequestError, match="holds no version of model m .* that its version policy asks for"):
+    empty = "holds no version of model m .* that its version policy asks for"
+    for folder, policy, why in (
+        (tmp_path / "m", "specific { versions: 9 }", empty),
+        (tmp_path / "none", "", "none: is no folder; expected the base_path of model m"),
+    ):
+        with pytest.raises(RequestError, match=why):
             ConfigPoller(write_config(file, folder, policy), manager, 1.0).follow()
         assert states(manager) == {1: "AVAILABLE"}
         assert manager.models() == {"m": ModelConfig("m", tmp_path / "m")}

@@ -119,7 +119,7 @@ class _Previous:
         if was["ranker_digest"] != now["ranker_digest"]:
             digests = f"digest {was['ranker_digest'][:12]}; this one's is {now['ranker_digest'][:12]}"
             differs.append(f"of another ranker ({digests})")
-        if was["code_digest"] != now["code_digest"]:
+        elif was["code_digest"] != now["code_digest"]:  # of another ranker it is another digest anyway
             differs.append("by other code of towers and encoders")
         for library, version in now["libraries"].items():
             if was["libraries"].get(library) != version:

@@ -58,6 +58,8 @@ def find_version(model_dir: str | Path, version: int | None = None) -> Path:
     """
     model_dir = Path(model_dir)
     known = versions_of(model_dir)
+    if not model_dir.is_dir():
+        raise FileNotFoundError(f"{model_dir}: is no folder; write a model with `tfmmrank export`")
     if not known:
         hint = (
             f"give its parent, {model_dir.resolve().parent}"

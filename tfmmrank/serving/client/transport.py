@@ -180,6 +180,10 @@ class Attempts:
 def _why_absent(details: str) -> str:
     if "handshake failed" in details:
         return "TLS with the server there fails; does it speak TLS, and do the files given here fit its certificate?"
+    if "SETTINGS" in details:
+        return "what answers there is no gRPC port; is it the REST port? TensorFlow Serving's gRPC port is 8500"
+    if "Socket closed" in details:
+        return "the server there hangs up; does it ask for TLS, or for a client certificate?"
     return "no model server answers there; start one with `tfmmrank serve`"
 
 

@@ -55,7 +55,10 @@ def read_key(file: str | Path | None = None) -> bytes:
     else:
         key, where = os.environb.get(KEY_VARIABLE.encode(), b"").strip(), f"the environment variable {KEY_VARIABLE}"
         if not key:
-            raise ValueError(f"ids and texts are hashed with a key: name a file that holds it, or set {KEY_VARIABLE}")
+            raise ValueError(
+                "ids and texts are hashed with a key: name a file that holds it (`--request-log-key-file`), or set "
+                f"{KEY_VARIABLE}"
+            )
     if len(key) < _MIN_KEY:
         raise ValueError(f"{where}: holds a key of {len(key)} bytes; expected at least {_MIN_KEY}")
     return key

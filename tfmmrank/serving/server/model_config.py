@@ -53,7 +53,9 @@ class ModelConfig:
 
     def require_version(self) -> None:
         """Raises FileNotFoundError when the folder has no version that the policy asks for."""
-        found = version_folders(self.base_path) if self.base_path.is_dir() else {}
+        if not self.base_path.is_dir():
+            raise FileNotFoundError(f"{self.base_path}: is no folder; expected the base_path of model {self.name}")
+        found = version_folders(self.base_path)
         if not self.policy.choose(found):
             known = ", ".join(map(str, sorted(found))) or "none"
             raise FileNotFoundError(

@@ -1,6 +1,7 @@
 """The rules fire where they should, and every query asks for metrics that a server exports."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ OTHERS = {
     "probe_success": "blackbox exporter",
     "container_memory_working_set_bytes": "cAdvisor",
     "container_spec_memory_limit_bytes": "cAdvisor",
-    ":tensorflow:cc:saved_model:load_attempt_count": "stock TensorFlow Serving",
 }
 # Of those, what compose.yaml's Prometheus has.
 STOCK = {
@@ -77,6 +77,7 @@ def observed(metrics) -> str:
     """The exposition after one observation of each kind."""
     metrics.observe_request("Predict", "GRPC", "shop", "OK", 0.01)
     metrics.observe_runtime("Predict", "shop", 0.008)
+    metrics.observe_load(Path("/models/shop/1"), True)
     metrics.model_state("shop", 1, "AVAILABLE")
     scores, known = np.array([[0.5, -1.0]], np.float32), np.array([[True, False]])
     metrics.observe_ranking("shop", "rank", known, scores, np.ones((1, 2), bool))
@@ -94,7 +95,7 @@ def test_each_panel_and_rule_says_who_fills_it():
     }
     for group in promql.groups():
         used = set().union(*(promql.metric_names(rule["expr"]) for rule in group["rules"]))
-        if group["name"] in ("serving", "tensorflow_serving"):
+        if group["name"] == "serving":
             assert used <= STOCK, group["name"]
         else:
             assert not used & (STOCK - {"up"}), group["name"]

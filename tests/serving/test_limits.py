@@ -169,7 +169,7 @@ class Told:
     """A ``ServingMetrics`` that remembers."""
 
     def __init__(self):
-        self.requests, self.runs, self.states = [], [], []
+        self.requests, self.runs, self.states, self.loads = [], [], [], []
 
     def observe_request(self, api, entrypoint, model, status, seconds):
         assert 0 < seconds < 600
@@ -180,6 +180,9 @@ class Told:
 
     def model_state(self, model, version, state):
         self.states.append((model, version, state))
+
+    def observe_load(self, directory, well):
+        self.loads.append((directory.name, well))
 
 
 def test_metrics_are_told_of_requests_and_models(small_model):
@@ -197,6 +200,7 @@ def test_metrics_are_told_of_requests_and_models(small_model):
         ("Predict", "GRPC", "small", "OK"), ("Predict", "GRPC", "small", "FAILED_PRECONDITION"),
         ("Predict", "GRPC", "", "NOT_FOUND"),  # a name of the client's own becomes no series of metrics
     ]  # fmt: skip
+    assert metrics.loads == [("1", True)]
     assert metrics.states == [("small", 1, s) for s in ("START", "LOADING", "AVAILABLE", "UNLOADING", "END")]
 
 

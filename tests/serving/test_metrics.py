@@ -6,6 +6,7 @@ import itertools
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from tfmmrank.serving.server.manager import ModelManager
 from tfmmrank.serving.server.model_config import ModelConfig
 
 REQUESTS = ":tensorflow:serving:request_count"
+LOADS = ":tensorflow:cc:saved_model:load_attempt_count"
 LATENCY = ":tensorflow:serving:request_latency"
+_OWN_NAMES = {f"{name}_total": name for name in (REQUESTS, LOADS)}
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def read(metrics):
     """Value by name and labels, as Prometheus's library reads the page; it puts _total after every counter's name."""
     page = metrics.exposition().decode()
     return {
-        (sample.name.replace(f"{REQUESTS}_total", REQUESTS), frozenset(sample.labels.items())): sample.value
+        (_OWN_NAMES.get(sample.name, sample.name), frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
     }
@@ -96,6 +99,14 @@ class TestRequests:
         assert max(map(len, counts)) == 100
         assert counts["other"] == 200
         assert counts["shop"] == 1
+
+    def test_loads_have_the_name_that_the_alert_asks_for(self, metrics):
+        metrics.observe_load(Path("/models/shop/2"), True)
+        metrics.observe_load(Path("/models/shop/3"), False)
+        metrics.observe_load(Path("/models/shop/3"), False)
+        assert value(metrics, LOADS, model_path="/models/shop/2", status="success") == 1
+        assert value(metrics, LOADS, model_path="/models/shop/3", status="fail") == 2
+        assert f"# TYPE {LOADS} counter\n" in metrics.exposition().decode()
 
     def test_a_version_is_in_one_state(self, metrics):
         name = "tfmmrank_model_version_state"

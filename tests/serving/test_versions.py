@@ -153,9 +153,12 @@ def test_a_version_taken_away_falls_back_to_the_one_before(start, tmp_path):
     assert serving(manager) == 1
 
 
-def test_a_version_that_cannot_be_loaded_is_told_and_left_alone(start, tmp_path):
+def test_a_version_that_cannot_be_loaded_is_told_and_left_alone(start, tmp_path, caplog):
+    loads = []
     add(tmp_path, 1)
+    caplog.set_level("INFO", "tfmmrank.serving")
     manager = start(ModelConfig("m", tmp_path))
+    manager.on_load.append(lambda folder, well: loads.append((folder.name, well)))
     add(tmp_path, 2, broken=True)
     until(lambda: states(manager).get(2) == "END")
     polls = threading.Event()
@@ -177,6 +180,9 @@ def test_a_version_that_cannot_be_loaded_is_told_and_left_alone(start, tmp_path)
     until(lambda: states(manager)[2] == "AVAILABLE")
     assert serving(manager) == 2
     assert manager.states("m")[1].message == ""
+    assert loads == [("2", False), ("3", False), ("2", True)]
+    assert f"model m: version 2 cannot be loaded: {tmp_path / '2'}: broken" in caplog.messages
+    assert "model m: version 2: AVAILABLE" in caplog.messages
 
 
 def test_a_version_that_was_mended_in_place_is_loaded(start, tmp_path):

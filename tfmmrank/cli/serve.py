@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -135,6 +136,8 @@ def command(
     from tfmmrank.stack import load
 
     load("tf_text")
+    logging.basicConfig(format="%(asctime)s %(message)s")  # to stderr
+    logging.getLogger("tfmmrank.serving").setLevel(logging.INFO)
     gc.freeze()  # TensorFlow's half a million objects stay: looking through them again would stall requests
     server = serve(model, version=version, models=model_config_file, **arguments)
     versions: dict[str, list[int]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,6 +13,7 @@ from prometheus_client.core import Metric
 from tfmmrank.serving.monitoring.metric_families import Counters, Histograms
 
 _REQUEST_COUNT = ":tensorflow:serving:request_count"
+_LOAD_COUNT = ":tensorflow:cc:saved_model:load_attempt_count"
 # TF Serving's, microseconds: 10 µs times 1.8, 33 times, about 20 minutes (``servables/tensorflow/util.cc``).
 _LATENCIES = [10 * 1.8**n for n in range(33)]
 # Scores are sums without a scale: powers of two to both sides of 0, from ±0.25 to ±128, tell a shift and a spread.
@@ -32,6 +34,7 @@ class ServingMetrics:
     - ``:tensorflow:serving:request_count{model_name, status}``
     - ``:tensorflow:serving:request_latency{model_name, API, entrypoint}``, of requests that were answered
     - ``:tensorflow:serving:runtime_latency{model_name, API, runtime}``
+    - ``:tensorflow:cc:saved_model:load_attempt_count{model_path, status}``, status ``success`` or ``fail``
 
     The model's:
 
@@ -58,6 +61,9 @@ class ServingMetrics:
             "Distribution of wall time (in microseconds) for Tensorflow runtime.",
             (*_MODEL, "API", "runtime"),
             _LATENCIES,
+        )
+        self._loads = Counters(
+            _LOAD_COUNT, "The number of times a SavedModel was requested to be loaded.", ("model_path", "status")
         )
         self._ranked = Counters("tfmmrank_ranked_items_total", "Items that were ranked.", _RANKING)
         self._unknown = Counters("tfmmrank_unknown_items_total", "Items that the catalogue lacks.", _RANKING)
@@ -98,6 +104,10 @@ class ServingMetrics:
     def observe_runtime(self, api: str, model: str, seconds: float) -> None:
         """Counts a run of a model's graph."""
         self._runtime_latency.observe((model, api, "TF1"), seconds * 1e6)
+
+    def observe_load(self, directory: Path, well: bool) -> None:
+        """Counts an attempt to load a version from its folder, and whether it went well."""
+        self._loads.add((str(directory), "success" if well else "fail"))
 
     def model_state(self, model: str, version: int, state: str) -> None:
         """Tells the state that a version is in now, such as ``AVAILABLE``; one at its ``END`` is forgotten."""
@@ -149,14 +159,15 @@ class ServingMetrics:
     def exposition(self) -> bytes:
         """The registry's metrics as Prometheus reads them."""
         page = generate_latest(self._registry)
-        # The library ends every counter's name with _total; TensorFlow Serving's has no such end.
-        return page.replace(f" {_REQUEST_COUNT}_total ".encode(), f" {_REQUEST_COUNT} ".encode())
+        for name in (_REQUEST_COUNT, _LOAD_COUNT):  # the library ends every counter's name with _total
+            page = page.replace(f" {name}_total ".encode(), f" {name} ".encode())
+        return page
 
     def collect(self) -> Iterator[Metric]:
         """Prometheus's collector interface."""
         for family in (
-            self._requests, self._request_latency, self._runtime_latency, self._ranked, self._unknown, self._lengths,
-            self._scores, self._values, self._missing, self._cache, self._logged,
+            self._requests, self._request_latency, self._runtime_latency, self._loads, self._ranked, self._unknown,
+            self._lengths, self._scores, self._values, self._missing, self._cache, self._logged,
         ):  # fmt: skip
             yield family.collect()
         states = Metric("tfmmrank_model_version_state", "1 for the state that a version is in.", "gauge")

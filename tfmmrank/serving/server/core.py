@@ -274,7 +274,10 @@ def _is_per_item(info: Any) -> bool:
 
 
 def _missing(values: np.ndarray) -> int:
-    """How many of an input's values count as missing, as the model sees it: of numbers those that are not finite."""
+    """How many of an input's values are missing: of strings the empty ones, of numbers those that are not finite.
+
+    Bytes that are no picture, which the model takes for a missing one, are found when it decodes them, and not here.
+    """
     if values.dtype == object:
         return sum(not value for value in values.flat)
     return int((~np.isfinite(values)).sum())

@@ -45,6 +45,7 @@ class ModelManager:
 
     Attributes:
         on_change: functions called with (model, version, state) at each change of a version's state.
+        on_load: functions called with each folder that was loaded, and whether that went well.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ModelManager:
         allow_labels_for_unavailable: bool = False,
     ) -> None:
         self.on_change: list[Callable[[str, int, str], None]] = []
+        self.on_load: list[Callable[[Path, bool], None]] = []
         self._load_servable, self._poll_seconds = load, poll_seconds
         self._allow_labels = allow_labels_for_unavailable
         self._models: dict[str, ModelConfig] = {}
@@ -266,11 +268,13 @@ class ModelManager:
             servable = in_spare_time(load) if self._loaded else load()
         except Exception as error:  # whatever a SavedModel does wrong, the versions that serve go on
             _log.error("model %s: version %s cannot be loaded: %s", model, version, error)
+            self._tell_load(directory, False)
             self._failed[model, version] = _Failure(directory, files, _without_frames(error))
             _collect()
             if replaced is None:
                 self._set(VersionState(model, version, "END", _code_of(error), str(error)))
             return
+        self._tell_load(directory, True)
         self._failed.pop((model, version), None)
         with self._changed:
             self._loaded.setdefault(model, {})[version] = LoadedVersion(model, version, directory, servable)
@@ -306,7 +310,12 @@ class ModelManager:
         if leaving.version not in self._loaded.get(leaving.model, {}):  # or another one took its place
             self._set(VersionState(leaving.model, leaving.version, "END"))
 
+    def _tell_load(self, directory: Path, well: bool) -> None:
+        for listener in self.on_load:
+            listener(directory, well)
+
     def _set(self, state: VersionState) -> None:
+        _log.info("model %s: version %s: %s", state.model, state.version, state.state)
         with self._changed:
             self._states.setdefault(state.model, {})[state.version] = state
             self._changed.notify_all()

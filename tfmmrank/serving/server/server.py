@@ -6,6 +6,7 @@ Production is stock TensorFlow Serving on the same folder; clients cannot tell t
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -25,6 +26,8 @@ from tfmmrank.serving.server.manager import ModelManager
 from tfmmrank.serving.server.model_config import ModelConfig, VersionPolicy, read_models
 from tfmmrank.serving.server.result_cache import CachedRuns, ResultCache
 from tfmmrank.serving.server.tls import ServerTls, warn_if_open
+
+_log = logging.getLogger("tfmmrank.serving")
 
 
 class Server:
@@ -87,6 +90,7 @@ class Server:
             # A wait without a timeout would keep Python from running the handler on some platforms.
             while not asked.wait(0.5) and not self._stopped.is_set():
                 pass
+            _log.info("stopping: no new requests; those that run get %g s", grace)
             self.stop(grace)
         finally:
             for number, handler in before.items():
@@ -200,6 +204,7 @@ def serve(
 def _watch(metrics: Any, manager: ModelManager, cached: CachedRuns | None, request_log: RequestLog | None) -> None:
     """Has what is counted elsewhere told to the metrics."""
     manager.on_change.append(metrics.model_state)
+    manager.on_load.append(metrics.observe_load)
     if cached is not None:
         cached.on_look_up = metrics.observe_cache
     if request_log is not None:

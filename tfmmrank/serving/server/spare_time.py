@@ -36,12 +36,12 @@ def in_spare_time(work: Callable[[], T]) -> T:
     thread = threading.Thread(target=_do_idly, args=(work, result), name="spare time", daemon=True)
     thread.start()
     assert thread.native_id is not None  # it was started
-    had, usual = 0.0, False
-    while not wait((result,), None if usual else _LOOK).done:
+    had = 0.0
+    while not wait((result,), _LOOK).done:
         has = _processor_time(thread.native_id)
         if has - had < _LEAST:
             _make_usual(thread.native_id)
-            usual = True
+            break
         had = has
     return result.result()
 

@@ -98,5 +98,7 @@ def test_inputs_that_do_not_fit_are_named(servable):
     for call in (servable.run, servable.check):
         with pytest.raises(RequestError, match="input num_items is 4 for list 1; expected 0 to 3"):
             call("rank", two)
+        with pytest.raises(RequestError, match=r"input query has shape \[2\]; expected \[1\], to go with input item"):
+            call("rank", {**ASKED, "query": two["query"]})
     with pytest.raises(RequestError, match="input tensor alias not found in signature: query"):
         servable.run("describe", {"query": ASKED["query"]})

@@ -34,6 +34,11 @@ class _Input(NamedTuple):
         shape, dtype = tf.TensorShape(info.tensor_shape), tf.dtypes.as_dtype(info.dtype)
         return cls(info.name, np.dtype(dtype.as_numpy_dtype), dtype, None if shape.rank is None else shape.as_list())
 
+    @property
+    def of_lists(self) -> bool:
+        """Whether there is a value for each item of each list: ``[B, L, ...]``."""
+        return self.shape is not None and self.shape[:2] == [None, None]
+
     def fits(self, shape: tuple[int, ...]) -> bool:
         return self.shape is None or (
             len(shape) == len(self.shape)
@@ -44,9 +49,10 @@ class _Input(NamedTuple):
 class Servable:
     """One version of a model, ready to run; safe to use from several threads.
 
-    The messages are those of ``servables/tensorflow/predict_util.cc``, so that a client sees no difference. Two checks
-    are added: an input of the wrong number of axes is named, where TF Serving reports whichever op fails first; and a
-    number of items out of range, which the graph refuses only where it is every list's, since lists may be batched.
+    The messages are those of ``servables/tensorflow/predict_util.cc``, so that a client sees no difference. Checks are
+    added: an input of the wrong number of axes is named, where TF Serving reports whichever op fails first; one of
+    other lists than the rest too; and a number of items out of range, which the graph refuses only where it is every
+    list's, since lists may be batched.
 
     Requests run through ``Session.run``: a callable of the session's was measured to be no faster, and one of a fixed
     timeout compiles the graph anew.
@@ -148,7 +154,7 @@ def _feeds(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> dic
             raise RequestError("INVALID_ARGUMENT", f'input "{name}" has shape {list(value.shape)}; expected [{axes}]')
         feeds[spec.tensor] = value
     if "num_items" in inputs:
-        _check_num_items(inputs)
+        _check_lists(specs, inputs)
     return feeds
 
 
@@ -178,8 +184,18 @@ def _fetches(signatures: Mapping[str, Any]) -> dict[str, list[str]]:
     return {name: list(shared[groups[name]]) for name in signatures}
 
 
-def _check_num_items(inputs: Mapping[str, np.ndarray]) -> None:
-    longest = max((value.shape[1] for value in inputs.values() if value.ndim > 1), default=0)
+def _check_lists(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> None:
+    first = next((name for name in inputs if specs[name].of_lists), None)
+    if first is None:
+        return
+    axes = inputs[first].shape[:2]
+    for name, value in inputs.items():
+        expected = axes if specs[name].of_lists else axes[:1]
+        if value.shape[: len(expected)] != expected:
+            sizes = ", ".join([*map(str, expected), *(["..."] if value.ndim > len(expected) else [])])
+            message = f"input {name} has shape {list(value.shape)}; expected [{sizes}], to go with input {first}"
+            raise RequestError("INVALID_ARGUMENT", message)
+    longest = axes[1]
     for place, size in enumerate(inputs["num_items"].tolist()):
         if not 0 <= size <= longest:
             message = f"input num_items is {size} for list {place}; expected 0 to {longest}, the lists' padded length"

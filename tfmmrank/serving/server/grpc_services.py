@@ -91,10 +91,7 @@ class GrpcServer:
                 else self._grpc.add_secure_port(place, tls.credentials())
             )
         except RuntimeError as error:
-            files = "" if tls is None else " Or do key and certificate not belong together?"
-            raise OSError(
-                f"cannot listen on {place}: is another server there, or no such address here?{files}"
-            ) from error
+            raise OSError(f"cannot listen on {place}: is another server there, or no such address here?") from error
         return with_port(host, bound)
 
     def _add_health(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class ServerTls:
         server_cert = _read_pem(certificate, _CERTIFICATE, "a certificate")
         server_key = _read_pem(key, _KEY, "an unencrypted private key")
         custom_ca = _read_pem(ca, _CERTIFICATE, "certificates of authorities") if ca is not None else ""
-        _check_pair(Path(certificate), Path(key))
+        _check_pair(Path(certificate), Path(key), f"{certificate} and {key}")
         files = (Path(certificate), Path(key), None if ca is None else Path(ca))
         return cls(server_key, server_cert, custom_ca, client_verify=ca is not None, files=files)
 
@@ -53,13 +54,19 @@ class ServerTls:
 
         Raises:
             OSError: when the file cannot be read.
-            ValueError: when it is no SSLConfig, or a field is not what it should be; names the file and the field.
+            ValueError: when it is no SSLConfig, a field is not what it should be, or key and certificate do not belong
+                together; names the file and the field.
         """
         config = parse_config(file, SSLConfig)
         _check_pem(config.server_key, _KEY, f"{file}: server_key", "an unencrypted private key")
         _check_pem(config.server_cert, _CERTIFICATE, f"{file}: server_cert", "a certificate")
         if config.custom_ca or config.client_verify:
             _check_pem(config.custom_ca, _CERTIFICATE, f"{file}: custom_ca", "certificates of authorities")
+        with tempfile.TemporaryDirectory() as folder:  # of this user alone; Python's ssl reads no pair but from files
+            certificate, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
+            certificate.write_text(config.server_cert, "utf-8")
+            key.write_text(config.server_key, "utf-8")
+            _check_pair(certificate, key, f"{file}: server_cert and server_key")
         return cls(config.server_key, config.server_cert, config.custom_ca, config.client_verify)
 
     def credentials(self) -> Any:
@@ -87,13 +94,13 @@ def _check_pem(text: str, label: str, where: str, what: str) -> None:
         raise ValueError(f"{where}: holds no PEM block of {what} (-----BEGIN {label}-----)")
 
 
-def _check_pair(certificate: Path, key: Path) -> None:
+def _check_pair(certificate: Path, key: Path, where: str) -> None:
     """Tells a wrong pair, of which gRPC would say no more than that it cannot listen."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         reason = (error.reason or "").replace("_", " ").lower() or str(error)
-        raise ValueError(f"{certificate} and {key}: no certificate with its private key: {reason}") from error
+        raise ValueError(f"{where}: no certificate with its private key: {reason}") from error
 
 
 def with_port(host: str, port: int) -> str:

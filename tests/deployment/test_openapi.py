@@ -1,4 +1,4 @@
-"""The REST API's schema: what reads it for a living can read it, and it lists what the embedded server routes."""
+"""The REST API's contract: what reads it for a living can read it, and it lists what the embedded server routes."""
 
 import pytest
 
@@ -10,7 +10,9 @@ schemathesis = pytest.importorskip("schemathesis")
 def test_operations():
     schema = schemathesis.openapi.from_path(str(SERVING / "openapi.yaml"))
     operations = [result.ok() for result in schema.get_all_operations()]  # raises for one that is not valid
-    assert {(operation.method.upper(), operation.path) for operation in operations} == {
-        ("GET", "/v1/models/{model}"), ("GET", "/v1/models/{model}/metadata"), ("POST", "/v1/models/{model}:predict"),
-        ("POST", "/v1/models/{model}:regress"), ("POST", "/v1/models/{model}:classify"),
-    }  # fmt: skip
+    expected = {("GET", "/monitoring/prometheus/metrics")}
+    for kind in ("", "/versions/{version}", "/labels/{label}"):
+        model = "/v1/models/{model}" + kind
+        expected |= {("GET", model), ("GET", model + "/metadata")}
+        expected |= {("POST", f"{model}:{verb}") for verb in ("predict", "regress", "classify")}
+    assert {(operation.method.upper(), operation.path) for operation in operations} == expected

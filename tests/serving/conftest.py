@@ -48,7 +48,7 @@ def server(served):
         pytest.skip(f"needs the embedded server; TFMMRANK_SERVING_ADDRESS is {ADDRESS}")
     from tfmmrank.serving import serve
 
-    with serve(served.model_dir, port=0) as server:
+    with serve(served.model_dir, port=0, rest_port=0) as server:
         yield server
 
 

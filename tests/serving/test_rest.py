@@ -1,8 +1,7 @@
-"""The REST API's answers, in-process: an exported model's, and of a core that answers what a test sets."""
+"""The REST API's answers, in-process, of a core that answers what a test sets."""
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.serving.rest_core import ModelCore, ScriptedCore
-from tests.serving.served_shop import TOLERANCE, assert_table_scores
+from tests.serving.rest_core import ScriptedCore
 from tests.serving.test_versions import until
 from tfmmrank.export.servable import RequestError
 from tfmmrank.serving.monitoring.metrics import ServingMetrics
 from tfmmrank.serving.server.rest_handler import RestHandler
-
-
-@pytest.fixture(scope="module")
-def model(served):
-    return RestHandler(ModelCore(served.model_dir / "1", "tiny"))
 
 
 @pytest.fixture
@@ -47,102 +40,14 @@ def get(handler, path):
     return response.status, json.loads(response.body)
 
 
-def plain(value):
-    """A raw value as JSON: bytes as base64, numpy's numbers as Python's."""
-    return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else float(value)
-
-
-def as_text(context):
-    return {"user age": float(context["user age"]), "season": context["season"].decode()}
-
-
-class TestModel:
-    def test_rows_have_the_scores_that_the_model_has(self, model, now):
-        lists = [q for q in range(len(now)) if now.size(q) == now.size(0)]
-        rows = [
-            {"query": now.query(q), "item_ids": now.ids(q), "num_items": now.size(q), **as_text(now.context(q))}
-            for q in lists
-        ]
-        status, answer = ask(model, {"signature_name": "rank", "instances": rows})
-        assert status == 200
-        assert len(lists) > 1
-        for q, prediction in zip(lists, answer["predictions"], strict=True):
-            assert_table_scores(prediction["scores"], now.predicted[q])
-            assert prediction["known"] == [True] * now.size(q)
-
-    def test_columns_have_the_scores_that_the_model_has(self, model, now):
-        inputs = {"query": [now.query(0)], "item_ids": [now.ids(0)], "num_items": [now.size(0)]}
-        context = {name: [value] for name, value in as_text(now.context(0)).items()}
-        status, answer = ask(model, {"inputs": {**inputs, **context}}, "/V1/Models/tiny/Versions/1:PREDICT")
-        assert status == 200
-        assert_table_scores(answer["outputs"]["scores"][0], now.predicted[0])
-
-    def test_pictures_in_base64_and_missing_numbers(self, model, then):
-        q = next(q for q in range(len(then)) if any(np.isnan(item["price"]) for item in then.items(q)))
-        items = {name: [[plain(item[name]) for item in then.items(q)]] for name in then.items(q)[0]}
-        context = {name: [value] for name, value in as_text(then.context(q)).items()}
-        inputs = {"query": [then.query(q)], "num_items": [then.size(q)], **context, **items}
-        status, answer = ask(model, {"signature_name": "rank_features", "inputs": inputs})
-        assert status == 200
-        np.testing.assert_allclose(answer["outputs"][0], then.predicted[q], rtol=0, atol=TOLERANCE)
-
-    def test_regress_merges_the_context_into_each_example(self, model, then):
-        request = {
-            "signature_name": "regress",
-            "context": {"query": then.query(1), **as_text(then.context(1))},
-            "examples": [{name: plain(value) for name, value in item.items()} for item in then.items(1)],
-        }
-        status, answer = ask(model, request, "/v1/models/tiny:regress")
-        assert status == 200
-        np.testing.assert_allclose(answer["results"], then.predicted[1], rtol=0, atol=TOLERANCE)
-
-    def test_status(self, model):
-        for path in ("/v1/models/tiny", "/v1/models/tiny/versions/1", "/v1/models/t%69ny"):
-            assert get(model, path) == (
-                200,
-                {
-                    "model_version_status": [
-                        {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-                    ]
-                },
-            )
-
-    def test_metadata(self, model):
-        status, answer = get(model, "/v1/models/tiny/metadata")
-        assert status == 200
-        spec = answer["model_spec"]
-        assert (spec["name"], spec["version"], spec["signature_name"]) == ("tiny", "1", "")
-        signature = answer["metadata"]["signature_def"]["signature_def"]["rank"]
-        assert signature["method_name"] == "tensorflow/serving/predict"
-        ids = signature["inputs"]["item_ids"]
-        assert ids["dtype"] == "DT_STRING"
-        assert ids["tensor_shape"] == {
-            "dim": [{"size": "-1", "name": ""}, {"size": "-1", "name": ""}], "unknown_rank": False,
-        }  # fmt: skip
-
-    @pytest.mark.parametrize(
-        ("path", "document", "status", "message"),
-        [
-            ("/v1/models/none:predict", {"inputs": 1}, 404, "Servable not found for request"),
-            ("/v1/models/tiny/versions/9:predict", {"inputs": 1}, 404, "Servable not found for request"),
-            (
-                "/v1/models/tiny:predict", {"signature_name": "x", "inputs": 1}, 400,
-                'Serving signature name: "x" not found in signature def',
-            ),
-            ("/v1/models/tiny:predict", {"inputs": {"query": ["a"]}}, 400, "Missing named input"),
-        ],
-    )  # fmt: skip
-    def test_refusals(self, model, path, document, status, message):
-        got, answer = ask(model, document, path)
-        assert got == status
-        assert message in answer["error"]
-
-
 class TestPaths:
     def test_labels_and_names_are_unquoted(self, handler, core):
         assert ask(handler, {"inputs": 1}, "/v1/models/my%20shop/labels/ca%C3%A9:predict")[0] == 200
         spec = core.requests[0].model_spec
         assert (spec.name, spec.version_label, spec.HasField("version")) == ("my shop", "caé", False)
+
+    def test_paths_are_of_any_case(self, handler):
+        assert ask(handler, {"inputs": 1}, "/V1/Models/m/Versions/1:PREDICT")[0] == 200
 
     def test_versions(self, handler, core):
         for text, version in (("7", 7), ("0007", 7), (str(2**63 - 1), 2**63 - 1), ("0" * 30 + "3", 3), ("0", 0)):

@@ -253,7 +253,7 @@ def test_rank_items_of_a_file_for_people(shop, server, capsys, tmp_path):
 def test_rank_of_nothing_but_unknown_items_warns(server, capsys):
     assert run(["rank", "hat", "--address", server.address, "--items", "nobody"]) == FINE
     out, error = capsys.readouterr()
-    assert out.endswith("  (unknown to the model)\n")
+    assert out == "  1  nobody    unknown\n"
     assert error == "tfmmrank: warning: the model knows none of these items, so their order says nothing\n"
     assert "the query is empty" in fails(capsys, "rank", "", "--address", server.address, "--items", "nobody")
 

@@ -546,3 +546,8 @@ def test_both_clients_have_the_same_face():
 def test_numbers_below_one_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} is 0; expected at least 1"):
         Client("a:1", "m", **options)
+
+
+def test_an_address_without_a_port_is_none():
+    with pytest.raises(ValueError, match='address is "localhost"; expected HOST:PORT, such as localhost:8500'):
+        Client("localhost", "m")

@@ -274,5 +274,7 @@ def test_folder_without_a_version_is_told(served, tmp_path):
         serve(tmp_path)
     with pytest.raises(FileNotFoundError, match=f"give its parent, {served.model_dir}"):
         serve(served.model_dir / "1")
+    with pytest.raises(FileNotFoundError, match=f"a folder named by a number.; {served.model_dir} does"):
+        serve(served.model_dir.parent)
     with pytest.raises(FileNotFoundError, match="has no version 7; versions: 1"):
         serve(served.model_dir, version=7)

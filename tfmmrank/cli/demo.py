@@ -96,6 +96,7 @@ def run_demo(
         title="Demo shop: text + picture + behaviour", notes=_notes(grpc_check),
     )  # fmt: skip
     output.say(f"report: {page}")
+    output.say(f"next: tfmmrank serve {model_dir} --rest-api-port 8501")
     result = {**_figures(table), "slices": _slices(table, data), **_grpc_figures(grpc_check), "report": str(page)}
     result["seconds"] = round(time.monotonic() - started, 1)
     result.update(seed=seed, machine=f"{os.cpu_count()} CPU cores", date=date.today().isoformat())

@@ -15,10 +15,10 @@ from tfmmrank.cli.output import Output, with_output
 @click.command("rank")
 @click.argument("query")
 @with_connection
-@click.option("--items", default=None, metavar="A,B,C", help="Candidates: item ids.")
+@click.option("--items", default=None, metavar="A,B,C", help="Candidates: item ids, each asked once.")
 @click.option(
     "--items-file", type=click.Path(dir_okay=False, path_type=Path), default=None,
-    help="Candidates: a text file with one item id a line; - is standard input.",
+    help="Candidates: a text file with one item id a line, each asked once; - is standard input.",
 )  # fmt: skip
 @click.option(
     "--data", type=click.Path(path_type=Path), default=None, envvar="TFMMRANK_DATASET", show_envvar=True,
@@ -142,7 +142,10 @@ def _lines(found: Sequence[dict[str, Any]], candidates: int) -> str:
         )
     width = max(len(item["item_id"]) for item in found)
     return "\n".join(
-        f"{place:>3}  {item['item_id']:<{width}}  {item['score']:>9.4f}  {item.get('title', '')}"
-        f"{'' if item['known'] else ' (unknown to the model)'}".rstrip()
+        f"{place:>3}  {item['item_id']:<{width}}  {_score(item)}  {item.get('title', '')}".rstrip()
         for place, item in enumerate(found, 1)
     )
+
+
+def _score(item: dict[str, Any]) -> str:
+    return f"{item['score']:>9.4f}" if item["known"] else f"{'unknown':>9}"

@@ -61,12 +61,19 @@ def find_version(model_dir: str | Path, version: int | None = None) -> Path:
     if not model_dir.is_dir():
         raise FileNotFoundError(f"{model_dir}: is no folder; write a model with `tfmmrank export`")
     if not known:
-        hint = (
-            f"give its parent, {model_dir.resolve().parent}"
-            if (model_dir / "saved_model.pb").is_file()
-            else "write one with `tfmmrank export`"
+        raise FileNotFoundError(
+            f"{model_dir}: holds no version of a model (a folder named by a number); {_where_one_is(model_dir)}"
         )
-        raise FileNotFoundError(f"{model_dir}: holds no version of a model (a folder named by a number); {hint}")
     if version is not None and version not in known:
         raise FileNotFoundError(f"{model_dir}: has no version {version}; versions: {', '.join(map(str, known))}")
     return model_dir / str(known[-1] if version is None else version)
+
+
+def _where_one_is(folder: Path) -> str:
+    """What somebody may have meant who took a folder for a model's."""
+    if (folder / "saved_model.pb").is_file():
+        return f"give its parent, {folder.resolve().parent}"
+    for within in sorted(folder.iterdir()):
+        if versions_of(within):
+            return f"{within} does"
+    return "write one with `tfmmrank export`"

@@ -195,7 +195,12 @@ def open_channel(grpc_module: Any, address: str, tls: Tls | None, keepalive: flo
         address: ``host:port``.
         tls: None: not encrypted.
         keepalive: after how many seconds without a word a connection with requests under way is tried; None: never.
+
+    Raises:
+        ValueError: for an address without a port.
     """
+    if ":" not in address:
+        raise ValueError(f'address is "{address}"; expected HOST:PORT, such as {address or "127.0.0.1"}:8500')
     options = list(_OPTIONS)
     if keepalive is not None:
         # Also has the kernel give up a connection whose packets nobody acknowledges. Idle connections are not tried:

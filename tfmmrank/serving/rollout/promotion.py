@@ -188,7 +188,8 @@ def _take_back(server: ModelService, config: Any, error: BaseException) -> None:
         server.reload(config)
         outcome = "the file is as it was, and the server was told to go back"
     except ModelServiceError as second:
-        outcome = f"the file is as it was; the server could not be told to go back: {second}"
+        why = "" if str(second) == str(error) else f": {second}"
+        outcome = f"the file is as it was; the server could not be told to go back{why}"
     if isinstance(error, ModelServiceError):
         error.args = (f"{error}; {outcome}",)
 

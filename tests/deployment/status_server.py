@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class StatusServer(ThreadingHTTPServer):
-    """Answers GET /v1/models/shop with ``state``, and any other model with 404."""
+    """Answers GET /v1/models/shop, of which it knows version 1, with ``state``, and any other with 404."""
 
     daemon_threads = True
 
@@ -18,7 +18,7 @@ class StatusServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        known = self.path == "/v1/models/shop"
+        known = self.path in ("/v1/models/shop", "/v1/models/shop/versions/1")
         status = {"error_code": "OK" if self.server.state != "END" else "UNAVAILABLE", "error_message": ""}
         versions = [{"version": "1", "state": self.server.state, "status": status}]
         answer = {"model_version_status": versions} if known else {"error": "Could not find any versions of model"}

@@ -5,16 +5,17 @@ import re
 import pytest
 import yaml
 
-from tests.deployment.folder import SERVING, documents
+from tests.deployment.folder import SERVING, documents, run
 from tests.deployment.test_compose import FLAGS
 
 KUBERNETES = "1.34"
 FILES = [
     *(
         f"kubernetes/{name}.yaml"
-        for name in ("deployment", "storage", "service", "autoscaler", "disruption", "network")
+        for name in ("deployment", "storage", "loader", "service", "autoscaler", "disruption", "network")
     ),
     "envoy/deployment.yaml",
+    "envoy/disruption.yaml",
 ]
 
 
@@ -81,15 +82,43 @@ def test_kustomization(folder):
 def test_kustomization_names_every_file():
     (kustomization,) = documents("kubernetes/kustomization.yaml")
     present = {path.name for path in (SERVING / "kubernetes").glob("*.yaml")}
-    alternatives = {"kustomization.yaml", "inferenceservice.yaml"}
-    assert present - alternatives == set(kustomization["resources"]) - {"../config"}
+    by_hand = {"kustomization.yaml", "inferenceservice.yaml", "loader.yaml", "podmonitor.yaml"}
+    assert present - by_hand == set(kustomization["resources"]) - {"../config"}
+    (kustomization,) = documents("envoy/kustomization.yaml")
+    present = {path.name for path in (SERVING / "envoy").glob("*.yaml")}
+    assert present - {"kustomization.yaml", "envoy.yaml"} == set(kustomization["resources"])
+
+
+def test_kustomize_builds(resources):
+    """All but what is made by hand comes out, and each ConfigMap under the name that a pod mounts."""
+    built = [
+        document
+        for folder in ("kubernetes", "envoy")
+        for document in yaml.safe_load_all(run(["kubectl", "kustomize", SERVING / folder]))
+    ]
+    named = {(document["kind"], document["metadata"]["name"]): document for document in built}
+    assert {name for name in named if name[0] != "ConfigMap"} == set(resources) - {("Pod", "ranker-loader")}
+    mounted = {
+        volume["configMap"]["name"]
+        for (kind, _), document in named.items()
+        if kind == "Deployment"
+        for volume in document["spec"]["template"]["spec"]["volumes"]
+        if "configMap" in volume
+    }
+    assert mounted == {name for kind, name in named if kind == "ConfigMap"}
+
+
+def pod_specs(resources) -> dict[str, dict]:
+    """Of each Deployment and each Pod, by name."""
+    return {
+        name: document["spec"]["template"]["spec"] if kind == "Deployment" else document["spec"]
+        for (kind, name), document in resources.items()
+        if kind in ("Deployment", "Pod")
+    }
 
 
 def test_volumes_exist(resources, config_maps):
-    for kind, name in resources:
-        if kind != "Deployment":
-            continue
-        spec = resources[kind, name]["spec"]["template"]["spec"]
+    for name, spec in pod_specs(resources).items():
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         for mount in spec["containers"][0]["volumeMounts"]:
             volume = volumes.pop(mount["name"])
@@ -98,8 +127,26 @@ def test_volumes_exist(resources, config_maps):
                 assert "subPath" not in mount, "it would not change with its ConfigMap"
             if "persistentVolumeClaim" in volume:
                 assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in resources
-                assert mount["readOnly"]
+                assert mount.get("readOnly", False) == (name != "ranker-loader")
         assert not volumes
+
+
+def test_the_loader_writes_what_the_servers_read(resources, pod, container):
+    """The same volume in the same place as the same user; its pod is no replica, and the image is on the nodes."""
+    document = resources["Pod", "ranker-loader"]
+    spec = document["spec"]
+    (loader,) = spec["containers"]
+    for each in (spec, pod["spec"]):
+        (volume,) = [volume for volume in each["volumes"] if volume["name"] == "models"]
+        assert volume["persistentVolumeClaim"]["claimName"] == "ranker-models"
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert loader["volumeMounts"] == [{"name": "models", "mountPath": mounted["models"]}]
+    shared = {"runAsNonRoot", "runAsUser", "runAsGroup", "seccompProfile"}
+    assert {key: spec["securityContext"][key] for key in shared} == pod["spec"]["securityContext"]
+    assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"]
+    assert loader["securityContext"] == container["securityContext"]
+    assert loader["image"] == container["image"]
+    assert document["metadata"]["labels"] != pod["metadata"]["labels"], "the Service would take it for a server"
 
 
 def test_flags_and_probes_read_files_that_are_mounted(pod, container, config_maps):
@@ -165,16 +212,14 @@ def seconds(duration: str) -> float:
 
 
 def test_pods_have_few_rights(resources):
-    for (kind, _), document in resources.items():
-        if kind == "Deployment":
-            spec = document["spec"]["template"]["spec"]
-            assert spec["securityContext"]["runAsNonRoot"]
-            assert not spec["automountServiceAccountToken"]
-            (container,) = spec["containers"]
-            assert container["securityContext"]["readOnlyRootFilesystem"]
-            assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
-            assert container["resources"]["limits"].keys() == {"memory"}
-            assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", container["image"])
+    for spec in pod_specs(resources).values():
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert not spec["automountServiceAccountToken"]
+        (container,) = spec["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+        assert container["resources"]["limits"].keys() == {"memory"}
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", container["image"])
 
 
 def test_selectors_meet_labels_and_ports(resources):
@@ -188,8 +233,10 @@ def test_selectors_meet_labels_and_ports(resources):
             meets = [ports for labels, ports in pods.values() if document["spec"]["selector"].items() <= labels.items()]
             assert len(meets) == 1, name
             assert {port["targetPort"] for port in document["spec"]["ports"]} <= meets[0]
-    budget = resources["PodDisruptionBudget", "ranker"]["spec"]["selector"]["matchLabels"]
-    assert budget.items() <= pods["ranker"][0].items()
+    for name, (labels, _) in pods.items():
+        budget = resources["PodDisruptionBudget", name]["spec"]
+        assert budget["selector"]["matchLabels"].items() <= labels.items()
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "an unready pod would hold up a drain"
     policy = resources["NetworkPolicy", "ranker"]["spec"]
     assert policy["podSelector"]["matchLabels"].items() <= pods["ranker"][0].items()
     assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} <= pods["ranker"][1]

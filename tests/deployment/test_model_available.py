@@ -21,6 +21,12 @@ def test_available():
         assert probe(server.server_port, "shop", "shop") == 0
 
 
+def test_one_version():
+    with status_server("AVAILABLE") as server:
+        assert probe(server.server_port, "shop/versions/1") == 0
+        assert probe(server.server_port, "shop/versions/2") != 0
+
+
 @pytest.mark.parametrize("state", ["START", "LOADING", "UNLOADING", "END"])
 def test_known_but_not_available(state):
     with status_server(state) as server:

@@ -19,7 +19,9 @@ OTHERS = {
     "up": "Prometheus",
     "probe_success": "blackbox exporter",
     "container_memory_working_set_bytes": "cAdvisor",
-    "container_spec_memory_limit_bytes": "cAdvisor",
+    "kube_pod_container_resource_limits": "kube-state-metrics",
+    "kube_pod_container_status_ready": "kube-state-metrics",
+    "kube_pod_status_phase": "kube-state-metrics",
 }
 # Of those, what compose.yaml's Prometheus has.
 STOCK = {
@@ -30,6 +32,23 @@ STOCK = {
 
 def test_configuration():
     run(["promtool", "check", "config", PROMETHEUS / "prometheus.yml"])
+
+
+def test_configuration_in_a_cluster(tmp_path):
+    """With targets in place of the discovery, which some builds of promtool lack (Debian's)."""
+    (config,) = documents("prometheus/kubernetes.yml")
+    for job in config["scrape_configs"]:
+        assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+        job["static_configs"] = [{"targets": ["a:8501"]}]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    run(["promtool", "check", "config", tmp_path / "prometheus.yml"])
+
+
+def test_memory_is_of_the_container_that_serves():
+    (deployment,) = documents("kubernetes/deployment.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    named = re.findall(r'container="(.*?)"', "".join(QUERIES.values()))
+    assert set(named) == {container["name"]}
 
 
 def test_rules_fire_where_they_should():

@@ -195,8 +195,8 @@ def served(tmp_path, monkeypatch):
 def test_every_version_is_written_whole_and_waited_for(served):
     loads = swaps._write_versions(served, _process(), _Served.stop)
     assert _Served.seen == [(2, b"graph"), (3, b"graph"), (4, b"graph")]
-    assert len(loads) == 3
-    assert [each.name for each in served.iterdir()] == ["4"]
+    assert len(loads) == 2  # the third came when the requests had ended
+    assert sorted(each.name for each in served.iterdir()) == ["3", "4"]
 
 
 def test_a_version_that_does_not_come_is_told(served, monkeypatch):

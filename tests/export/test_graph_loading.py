@@ -61,3 +61,21 @@ def test_what_is_no_savedmodel_is_told(saved, tmp_path):
     (saved / "saved_model.pb").write_bytes(b"\xff" * 100)
     with pytest.raises(OSError, match="model"):
         Servable(saved)
+
+
+def test_what_is_damaged_is_told(saved):
+    values = next((saved / "variables").glob("*.data*"))
+    values.write_bytes(values.read_bytes()[:-2])
+    with pytest.raises(OSError, match="model: no SavedModel that can be loaded: "):
+        Servable(saved)
+
+
+def test_a_savedmodel_that_is_not_for_serving_is_told(saved):
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    file = saved / "saved_model.pb"
+    model = SavedModel.FromString(file.read_bytes())
+    model.meta_graphs[0].meta_info_def.tags[:] = ["train"]
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(OSError, match="model: no SavedModel that can be loaded: .*serve"):
+        Servable(saved)

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.serving.served_shop import assert_table_scores
+from tests.serving.served_shop import TOLERANCE, assert_table_scores
 from tests.serving.test_versions import until
 from tfmmrank.export import RequestError, Servable
 from tfmmrank.serving import Client, serve
+from tfmmrank.serving.monitoring.metrics import ServingMetrics
 from tfmmrank.serving.server.batch_tensors import Batching, merge, split
 from tfmmrank.serving.server.batcher import Batcher
 
@@ -299,3 +300,21 @@ def test_a_batching_server_ranks_as_one_without(cold, now, pool):
         answers = [pool.submit(client.rank, now.query(q), now.ids(q), **now.context(q)) for q in range(len(now))]
         for q, answer in enumerate(answers):
             assert_table_scores(answer.result().scores, np.sort(now.predicted[q])[::-1])
+
+
+def test_lists_of_other_lengths_in_one_batch_are_counted(cold, then, pool, caplog):
+    short, long = sorted((0, 1, 2, 3), key=then.size)[::3]
+    assert then.size(short) < then.size(long)
+    batching = Batching(max_batch_size=2, batch_timeout_micros=10**9, pad_variable_length_inputs=True)
+    with (
+        serve(cold, port=0, batching=batching, metrics=ServingMetrics()) as server,
+        Client(server.address, "tiny", timeout=60) as client,
+    ):
+        answers = [
+            pool.submit(client.rank_features, then.query(q), then.items(q), **then.context(q)) for q in (short, long)
+        ]
+        for q, answer in zip((short, long), answers, strict=True):
+            np.testing.assert_allclose(answer.result().scores, np.sort(then.predicted[q])[::-1], rtol=0, atol=TOLERANCE)
+        counted = f'tfmmrank_values_total{{column="price",model_name="tiny"}} {then.size(short) + then.size(long)}.0'
+        assert counted in server.core.metrics.exposition().decode()
+    assert "could not be counted" not in caplog.text

@@ -19,7 +19,7 @@ from tfmmrank.serving.client.answers import InputSpec, Signature
 from tfmmrank.serving.client.dialogue import Dialogue
 from tfmmrank.serving.client.questions import Target
 from tfmmrank.serving.client.ranking_inputs import split_lists
-from tfmmrank.serving.client.transport import open_channel
+from tfmmrank.serving.client.transport import _why_absent, open_channel
 from tfmmrank.serving.protocol import wire
 from tfmmrank.serving.server.limits import Gate
 
@@ -551,3 +551,22 @@ def test_numbers_below_one_are_refused(options):
 def test_an_address_without_a_port_is_none():
     with pytest.raises(ValueError, match='address is "localhost"; expected HOST:PORT, such as localhost:8500'):
         Client("localhost", "m")
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Socket closed",
+            "does it ask for TLS",
+        ),
+        ("failed to connect to all addresses; last error: UNKNOWN: SETTINGS frame", "is it the REST port"),
+        ("Stream removed (Socket closed)", "went away before it answered"),  # killed with the request
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: Connection refused",
+            "no model server answers there",
+        ),
+    ],
+)
+def test_why_nobody_answers(details, told):
+    assert told in _why_absent(details)

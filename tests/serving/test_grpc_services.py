@@ -97,10 +97,10 @@ def test_a_reload_keeps_no_request_waiting(small_model):
     """One worker and a load without end: requests are answered, and another reload is refused."""
     loading, go_on = threading.Event(), threading.Event()
 
-    def load(directory):
+    def load(directory, way):
         loading.set()
         assert go_on.wait(60)
-        return load_warm(directory)
+        return load_warm(directory, way)
 
     with serve(small_model, port=0, workers=1) as server, grpc.insecure_channel(server.address) as channel:
         server.core.manager._load_servable = load

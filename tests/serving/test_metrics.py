@@ -176,7 +176,7 @@ def test_only_lists_whose_lengths_are_told_are_counted(metrics, tmp_path):
         signatures = {"rank": None, "predict_elwc": None}
         fingerprint = ""
 
-        def __init__(self, _):
+        def __init__(self, *_):
             pass
 
         def run(self, *_):

@@ -27,7 +27,7 @@ BATCH = 8  # of 24 training lists
 @pytest.fixture(scope="module")
 def manager(served):
     batcher = Batcher(Batching(BATCH, batch_timeout_micros=10**12, pad_variable_length_inputs=True))
-    manager = ModelManager(lambda directory: batcher.wrap(Servable(directory)), poll_seconds=0)
+    manager = ModelManager(lambda directory, way: batcher.wrap(Servable(directory, way)), poll_seconds=0)
     manager.start({"tiny": ModelConfig("tiny", served.model_dir)})
     yield manager
     batcher.close()

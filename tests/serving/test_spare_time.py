@@ -1,6 +1,9 @@
 """Loading a version takes only the processor time that requests leave."""
 
+import hashlib
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,7 +12,16 @@ import pytest
 from tfmmrank.serving.server import spare_time
 from tfmmrank.serving.server.spare_time import in_spare_time
 
-may = pytest.mark.skipif(not spare_time._may_return(), reason="this process may not set priorities")
+BUSY = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+print(flush=True)
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    pass
+"""
+
+may = pytest.mark.skipif(not spare_time.may_go_back(), reason="this process may not set priorities")
 
 
 def where():
@@ -27,23 +39,42 @@ def test_work_is_of_the_idle_class_and_this_thread_stays_as_it_was():
 
 @may
 def test_work_that_gets_no_processor_is_of_the_usual_class_again(monkeypatch):
-    monkeypatch.setattr(spare_time, "_LOOK", 0.01)
-    monkeypatch.setattr(spare_time, "_LEAST", 1.0)  # more than anybody gets
+    monkeypatch.setattr(spare_time, "_LOOK", 0.05)
+    core = min(os.sched_getaffinity(0))
 
     def work():
-        end = time.monotonic() + 60
-        while os.sched_getscheduler(0) == os.SCHED_IDLE and time.monotonic() < end:
-            time.sleep(0.001)
+        os.sched_setaffinity(0, {core})
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000)  # a second, or minutes of the idle class beside another
         return os.sched_getscheduler(0)
 
-    assert in_spare_time(work) == os.SCHED_OTHER
+    command = [sys.executable, "-c", BUSY, str(core), "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        try:
+            other.stdout.readline()
+            assert in_spare_time(work) == os.SCHED_OTHER
+        finally:
+            other.kill()
+
+
+@may
+def test_work_that_waits_for_something_else_stays_of_the_idle_class(monkeypatch):
+    monkeypatch.setattr(spare_time, "_LOOK", 0.01)
+
+    def work():
+        time.sleep(0.3)
+        return os.sched_getscheduler(0)
+
+    assert in_spare_time(work) == os.SCHED_IDLE
 
 
 def test_where_no_way_leads_back_work_is_done_as_it_is(monkeypatch):
-    def forbid(*_):
-        raise PermissionError(1, "Operation not permitted")
+    """As Linux does for one who may not set priorities: any thread may enter the idle class, none may leave it."""
 
-    monkeypatch.setattr(os, "sched_setscheduler", forbid, raising=False)
+    def sched_setscheduler(thread, policy, parameters):
+        if policy != os.SCHED_IDLE:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", sched_setscheduler, raising=False)
     assert in_spare_time(threading.get_ident) == threading.get_ident()
 
 

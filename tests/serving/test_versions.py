@@ -20,6 +20,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from tests.serving.small_model import write_version
 from tfmmrank.export import RequestError, versions_of
+from tfmmrank.export.graph_loading import at_once
 from tfmmrank.export.versions import choose_version
 from tfmmrank.serving import serve
 from tfmmrank.serving.server import spare_time
@@ -39,7 +40,7 @@ class StandIn:
 
     loads: list[str] = []
 
-    def __init__(self, directory):
+    def __init__(self, directory, way=at_once):
         StandIn.loads.append(directory.name)
         if (directory / "broken").exists():
             raise RequestError("INTERNAL", f"{directory}: broken")
@@ -235,7 +236,7 @@ def test_requests_do_not_wait_for_a_load(start, tmp_path):
     add(tmp_path, 1)
     loading, go_on = threading.Event(), threading.Event()
 
-    def load(directory):
+    def load(directory, way):
         if directory.name == "2":
             loading.set()
             assert go_on.wait(60)
@@ -250,19 +251,42 @@ def test_requests_do_not_wait_for_a_load(start, tmp_path):
     until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
 
 
-@pytest.mark.skipif(not spare_time._may_return(), reason="this process may not set priorities")
-def test_a_version_beside_one_that_serves_is_loaded_in_spare_time(start, tmp_path):
+@pytest.mark.skipif(not spare_time.may_go_back(), reason="this process may not set priorities")
+def test_beside_versions_that_serve_one_is_loaded_in_spare_time(start, tmp_path):
     idle = {}
 
-    def load(directory):
-        idle[directory.name] = os.sched_getscheduler(0) == os.SCHED_IDLE
+    def load(directory, way):
+        idle[directory] = way(lambda: os.sched_getscheduler(0)) == os.SCHED_IDLE
         return StandIn(directory)
 
+    for name in ("a", "b"):
+        add(tmp_path / name, 1)
+    start(*(ModelConfig(name, tmp_path / name) for name in ("a", "b")), load=load)
+    add(tmp_path / "a", 2)
+    until(lambda: len(idle) == 3)
+    assert idle == {tmp_path / "a" / "1": False, tmp_path / "b" / "1": False, tmp_path / "a" / "2": True}
+
+
+def test_a_load_is_given_up_when_the_server_stops(start, tmp_path):
     add(tmp_path, 1)
+    stopping, calls = threading.Event(), []
+
+    def load(directory, way):
+        servable = StandIn(directory)
+        for number in range(3) if directory.name == "2" else ():
+            way(lambda: calls.append(number))  # noqa: B023
+            if number == 1:
+                stopping.set()
+                until(manager._stopped.is_set)
+        return servable
+
     manager = start(ModelConfig("m", tmp_path), load=load)
     add(tmp_path, 2)
-    until(lambda: serving(manager) == 2)
-    assert idle == {"1": False, "2": True}
+    assert stopping.wait(60)
+    manager.close()
+    assert calls == [0, 1]
+    assert states(manager) == {2: "END", 1: "END"}
+    assert ("m", 2, "AVAILABLE") not in manager.seen
 
 
 def test_a_folder_that_is_away_for_a_moment_changes_nothing(start, tmp_path):
@@ -341,7 +365,7 @@ def test_a_failed_load_keeps_no_memory(start, tmp_path):
     manager = start(ModelConfig("m", tmp_path))
     kept = []
 
-    def load(directory):
+    def load(directory, way):
         servable = StandIn(directory)
         kept.append(weakref.ref(servable))
         raise ValueError("after the load")
@@ -490,7 +514,7 @@ def test_a_reload_tries_again_what_could_not_be_loaded(start, tmp_path):
     broken = threading.Event()
     broken.set()
 
-    def load(directory):
+    def load(directory, way):
         if broken.is_set():
             raise OSError("the disk is away")
         return StandIn(directory)

@@ -135,9 +135,9 @@ def command(
     from tfmmrank.serving.server.server import serve
     from tfmmrank.stack import load
 
-    load("tf_text")
-    logging.basicConfig(format="%(asctime)s %(message)s")  # to stderr
+    logging.basicConfig(format="%(asctime)s %(message)s")  # to stderr; TensorFlow would add a handler of its own
     logging.getLogger("tfmmrank.serving").setLevel(logging.INFO)
+    load("tf_text")
     gc.freeze()  # TensorFlow's half a million objects stay: looking through them again would stall requests
     server = serve(model, version=version, models=model_config_file, **arguments)
     versions: dict[str, list[int]] = {}

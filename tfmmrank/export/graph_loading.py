@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from tfmmrank.stack import tf
+
+T = TypeVar("T")
 _TAGS = ["serve"]
 
 
-def load_saved_model(session: Any, directory: str | Path) -> Any:
+class Way(Protocol):
+    """How a call is made that keeps a processor busy for long, without Python's lock."""
+
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """Does the work, and returns what it returns."""
+
+
+def at_once(work: Callable[[], T]) -> T:
+    """Here and now."""
+    return work()
+
+
+def load_saved_model(session: Any, directory: str | Path, way: Way = at_once) -> Any:
     """Does what ``tf.compat.v1.saved_model.load`` does, in short steps.
 
     That function imports a graph with all its functions in one call that infers every shape in them and holds Python's
@@ -19,6 +35,7 @@ def load_saved_model(session: Any, directory: str | Path) -> Any:
     Args:
         session: an empty session.
         directory: the SavedModel.
+        way: how variables are read and tables are filled.
 
     Returns:
         The MetaGraphDef, without the functions.
@@ -28,16 +45,27 @@ def load_saved_model(session: Any, directory: str | Path) -> Any:
     """
     from tensorflow.python.saved_model import loader_impl
 
-    loader = loader_impl.SavedModelLoader(str(directory))
-    meta_graph = loader.get_meta_graph_def_from_tags(_TAGS)
-    functions = list(meta_graph.graph_def.library.function)
-    del meta_graph.graph_def.library.function[:]
-    saver, _ = loader.load_graph(session.graph, _TAGS)
-    for function in functions:
-        _add_function(session.graph, function)
-    loader.restore_variables(session, saver)
-    loader.run_init_ops(session, _TAGS)
+    try:
+        loader = loader_impl.SavedModelLoader(str(directory))
+        meta_graph = loader.get_meta_graph_def_from_tags(_TAGS)
+        functions = list(meta_graph.graph_def.library.function)
+        del meta_graph.graph_def.library.function[:]
+        saver, _ = loader.load_graph(session.graph, _TAGS)
+        for function in functions:
+            _add_function(session.graph, function)
+        way(lambda: loader.restore_variables(session, saver))
+        way(lambda: loader.run_init_ops(session, _TAGS))
+    except (
+        tf.errors.OpError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # a file cut short, another graph's variables, no tag
+        raise OSError(f"{directory}: no SavedModel that can be loaded: {_first_line(error)}") from error
     return meta_graph
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _add_function(graph: Any, function: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmmrank.export.graph_loading import load_saved_model
+from tfmmrank.export.graph_loading import Way, at_once, load_saved_model
 from tfmmrank.export.request_error import RequestError
 from tfmmrank.stack import load, tf
 
@@ -28,22 +28,24 @@ class _Input(NamedTuple):
     array_type: np.dtype
     tensor_type: Any
     shape: list[int | None] | None
+    of_lists: bool
 
     @classmethod
     def of(cls, info: Any) -> _Input:
         shape, dtype = tf.TensorShape(info.tensor_shape), tf.dtypes.as_dtype(info.dtype)
-        return cls(info.name, np.dtype(dtype.as_numpy_dtype), dtype, None if shape.rank is None else shape.as_list())
-
-    @property
-    def of_lists(self) -> bool:
-        """Whether there is a value for each item of each list: ``[B, L, ...]``."""
-        return self.shape is not None and self.shape[:2] == [None, None]
+        sizes = None if shape.rank is None else shape.as_list()
+        return cls(info.name, np.dtype(dtype.as_numpy_dtype), dtype, sizes, is_of_lists(info))
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         return self.shape is None or (
             len(shape) == len(self.shape)
             and all(own in (None, size) for own, size in zip(self.shape, shape, strict=True))
         )
+
+
+def is_of_lists(info: Any) -> bool:
+    """Whether a TensorInfo is ``[B, L, ...]``; of a query's the second axis, where it has one, has a fixed size."""
+    return [axis.size for axis in info.tensor_shape.dim[:2]] == [-1, -1]
 
 
 class Servable:
@@ -59,6 +61,7 @@ class Servable:
 
     Args:
         directory: a SavedModel.
+        way: how the calls of a load are made that take long.
 
     Attributes:
         directory: as given.
@@ -69,12 +72,12 @@ class Servable:
         OSError: when there is no SavedModel, or it is damaged.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, way: Way = at_once) -> None:
         load("tf_text")  # its import registers the ops that text towers use
         self.directory = Path(directory)
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=_config())
         with self._session.graph.as_default(), _without_advice():
-            meta_graph = load_saved_model(self._session, self.directory)
+            meta_graph = load_saved_model(self._session, self.directory, way)
         self.signatures: dict[str, Any] = dict(meta_graph.signature_def)
         self._session.graph.finalize()
         self._inputs = {

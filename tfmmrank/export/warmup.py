@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfmmrank.data.example_lists import ExampleListWithContext, serialize_list, set_features
+from tfmmrank.export.graph_loading import Way, at_once
 from tfmmrank.export.raw_inputs import Column, RawColumns
 from tfmmrank.export.servable import RequestError, Servable
 from tfmmrank.stack import tf
@@ -81,8 +83,12 @@ def read_warmup(directory: Path) -> Iterator[Request]:
             )
 
 
-def replay_warmup(servable: Servable) -> int:
+def replay_warmup(servable: Servable, way: Way = at_once) -> int:
     """Runs the warm-up requests; as in TF Serving, one that fails fails the load.
+
+    Args:
+        servable: whose.
+        way: how each is run; the first of a signature takes long.
 
     Returns:
         How many there were.
@@ -93,7 +99,7 @@ def replay_warmup(servable: Servable) -> int:
     count = 0
     for signature, inputs in read_warmup(servable.directory):
         try:
-            servable.run(signature, inputs)
+            way(functools.partial(servable.run, signature, inputs))
         except RequestError as error:
             message = f"{servable.directory / WARMUP_FILE}: request {count + 1} ({signature}) fails: {error}"
             raise RequestError(error.code, message) from error

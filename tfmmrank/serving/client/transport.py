@@ -182,8 +182,10 @@ def _why_absent(details: str) -> str:
         return "TLS with the server there fails; does it speak TLS, and do the files given here fit its certificate?"
     if "SETTINGS" in details:
         return "what answers there is no gRPC port; is it the REST port? TensorFlow Serving's gRPC port is 8500"
-    if "Socket closed" in details:
+    if "failed to connect" in details and "Socket closed" in details:
         return "the server there hangs up; does it ask for TLS, or for a client certificate?"
+    if "Socket closed" in details:
+        return "the server went away before it answered"
     return "no model server answers there; start one with `tfmmrank serve`"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfmmrank.export.request_error import RequestError
-from tfmmrank.export.servable import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD
+from tfmmrank.export.servable import CLASSIFY_METHOD, DEFAULT_SIGNATURE, REGRESS_METHOD, is_of_lists
 from tfmmrank.serving.monitoring.request_log import RequestLog
 from tfmmrank.serving.protocol.tensors import read_tensor, write_tensor
 from tfmmrank.serving.server import example_inference as examples
@@ -20,6 +21,8 @@ from tfmmrank.serving.server.loaded_version import LoadedVersion
 from tfmmrank.serving.server.manager import ModelManager
 from tfmmrank.serving.server.model_config import ModelConfig, models_of
 from tfmmrank.serving.server.result_cache import CachedRuns
+
+_log = logging.getLogger("tfmmrank.serving")
 
 
 class ServerCore:
@@ -71,9 +74,12 @@ class ServerCore:
             for output, value in outputs.items():
                 write_tensor(response.outputs[output], value)
             _fill_spec(response.model_spec, version, name)
-        self._observe_ranking(version.model, name, definition, inputs, outputs)
-        if self._request_log is not None:
-            self._request_log.record(version.model, version.version, name, request, response)
+        try:
+            self._observe_ranking(version.model, name, definition, inputs, outputs)
+            if self._request_log is not None:
+                self._request_log.record(version.model, version.version, name, request, response)
+        except Exception:  # there is an answer, and no fault in what is noted of it may cost the client that
+            _log.exception("model %s: a request could not be counted or logged", version.model)
         return response
 
     def classify(self, request: Any, timeout: float | None = None) -> Any:
@@ -246,7 +252,8 @@ class ServerCore:
         self.metrics.observe_ranking(model, signature, outputs.get("known"), scores, real)
         for column, values in inputs.items():
             if column not in ("item_ids", "num_items"):
-                given = values[real] if _is_per_item(definition.inputs[column]) else values
+                # Behind the input's own length a batch's longest list may stand, in the scores alone.
+                given = values[real[:, : values.shape[1]]] if is_of_lists(definition.inputs[column]) else values
                 self.metrics.observe_missing(model, column, _missing(given), given.size)
 
 
@@ -265,12 +272,6 @@ class _TimedServable:
             return self._servable.run(*arguments)
         finally:
             self._tell(time.perf_counter() - began)
-
-
-def _is_per_item(info: Any) -> bool:
-    """Whether an input is ``[B, L, ...]``; of a query's the second axis, where it has one, has a fixed size."""
-    axes = info.tensor_shape.dim
-    return len(axes) > 1 and axes[1].size == -1
 
 
 def _missing(values: np.ndarray) -> int:

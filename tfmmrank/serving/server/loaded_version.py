@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tfmmrank.export.graph_loading import Way, at_once
 from tfmmrank.export.servable import Servable
 from tfmmrank.export.warmup import replay_warmup
 
@@ -42,16 +43,20 @@ class LoadedVersion:
         self.holders = 0  # requests that use it; guarded by the manager
 
 
-def load_warm(directory: Path) -> Servable:
+def load_warm(directory: Path, way: Way = at_once) -> Servable:
     """Loads a version and replays its warm-up requests.
+
+    Args:
+        directory: the version's.
+        way: how the calls are made that take long.
 
     Raises:
         OSError: when there is no SavedModel, or it is damaged.
         RequestError: when a warm-up request fails.
     """
-    servable = Servable(directory)
+    servable = Servable(directory, way)
     try:
-        replay_warmup(servable)
+        replay_warmup(servable, way)
     except BaseException:
         servable.close()
         raise

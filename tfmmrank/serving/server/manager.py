@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import logging
 import os
@@ -11,15 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from tfmmrank.export.graph_loading import Way
 from tfmmrank.export.request_error import RequestError
 from tfmmrank.export.versions import version_folders
 from tfmmrank.serving.server.loaded_version import LoadedVersion, VersionState, load_warm
 from tfmmrank.serving.server.model_config import ModelConfig
-from tfmmrank.serving.server.spare_time import in_spare_time
+from tfmmrank.serving.server.spare_time import in_spare_time, may_go_back
 
+T = TypeVar("T")
 _log = logging.getLogger("tfmmrank.serving")
+
+
+class _StoppedError(Exception):
+    """The server stops: a load is given up."""
 
 
 class _Failure(NamedTuple):
@@ -39,7 +44,7 @@ class ModelManager:
     it again. A version that goes first finishes the requests that hold it.
 
     Args:
-        load: makes a servable of a version's folder.
+        load: makes a servable of a version's folder; makes the calls that take long in the way that it is given.
         poll_seconds: how often the models' folders are looked into; 0: at start and at a reload only.
         allow_labels_for_unavailable: whether a new label may name a version that is not AVAILABLE (yet).
 
@@ -50,7 +55,7 @@ class ModelManager:
 
     def __init__(
         self,
-        load: Callable[[Path], Any] = load_warm,
+        load: Callable[[Path, Way], Any] = load_warm,
         poll_seconds: float = 1.0,
         allow_labels_for_unavailable: bool = False,
     ) -> None:
@@ -67,6 +72,7 @@ class ModelManager:
         self._changed = threading.Condition()  # guards what requests read; held for moments
         self._loading = threading.RLock()  # one thread at a time decides what is loaded; requests never take it
         self._reloading = threading.Lock()
+        self._serving = False  # the first versions are there
         self._impatient = False  # closing: what still runs is broken off
         self._stopped = threading.Event()
         self._poller: threading.Thread | None = None
@@ -137,6 +143,9 @@ class ModelManager:
         for name in models:
             if not self._loaded.get(name):
                 raise next(failure.error for (model, _), failure in self._failed.items() if model == name)
+        self._serving = True
+        where = "Linux's idle class" if may_go_back() else "the usual class, as this process may not set priorities"
+        _log.info("versions that come later are loaded in %s", where)
         if self._poll_seconds > 0:
             self._poller = threading.Thread(target=self._poll, name="model folders", daemon=True)
             self._poller.start()
@@ -264,8 +273,11 @@ class ModelManager:
             self._set(VersionState(model, version, "LOADING"))
         files = _files_of(directory)
         try:
-            load = functools.partial(self._load_servable, directory)
-            servable = in_spare_time(load) if self._loaded else load()
+            servable = self._load_servable(directory, self._while_serving)
+        except _StoppedError:
+            if replaced is None:
+                self._set(VersionState(model, version, "END"))
+            return
         except Exception as error:  # whatever a SavedModel does wrong, the versions that serve go on
             _log.error("model %s: version %s cannot be loaded: %s", model, version, error)
             self._tell_load(directory, False)
@@ -281,6 +293,12 @@ class ModelManager:
         self._set(VersionState(model, version, "AVAILABLE"))
         if replaced is not None:
             self._let_go(replaced)
+
+    def _while_serving(self, work: Callable[[], T]) -> T:
+        """How a load's long calls are made: beside requests, and no more of them once the server stops."""
+        if self._stopped.is_set():
+            raise _StoppedError
+        return in_spare_time(work) if self._serving else work()
 
     def _unload(self, model: str, keep: list[int]) -> None:
         for version in sorted(set(self._loaded.get(model, {})) - set(keep)):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfmmrank.export.graph_loading import Way
 from tfmmrank.export.versions import find_version
 from tfmmrank.serving.monitoring.request_log import RequestLog
 from tfmmrank.serving.server.batcher import Batcher, Batching
@@ -166,11 +167,11 @@ def serve(
     chosen = _models(model_dir, name, version, models)
     with contextlib.ExitStack() as undo:  # of what is begun here, when something fails
         closing = undo.enter_context(contextlib.ExitStack())
-        load: Callable[[Path], Any] = load_warm
+        load: Callable[[Path, Way], Any] = load_warm
         if batching is not None:
             batcher = Batcher(batching)
             closing.callback(batcher.close)
-            load = lambda directory: batcher.wrap(load_warm(directory))  # noqa: E731
+            load = lambda directory, way: batcher.wrap(load_warm(directory, way))  # noqa: E731
         manager = ModelManager(load, poll_seconds, allow_labels_for_unavailable)
         closing.callback(manager.close, timeout=0.1)  # the grace is over by then
         roots = [*map(Path, allow_reload_from), *(model.base_path for model in chosen.values())]

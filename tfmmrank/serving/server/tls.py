@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
 import ssl
-import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,10 +64,7 @@ class ServerTls:
         _check_pem(config.server_cert, _CERTIFICATE, f"{file}: server_cert", "a certificate")
         if config.custom_ca or config.client_verify:
             _check_pem(config.custom_ca, _CERTIFICATE, f"{file}: custom_ca", "certificates of authorities")
-        with tempfile.TemporaryDirectory() as folder:  # of this user alone; Python's ssl reads no pair but from files
-            certificate, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
-            certificate.write_text(config.server_cert, "utf-8")
-            key.write_text(config.server_key, "utf-8")
+        with _in_memory(config.server_cert) as certificate, _in_memory(config.server_key) as key:
             _check_pair(certificate, key, f"{file}: server_cert and server_key")
         return cls(config.server_key, config.server_cert, config.custom_ca, config.client_verify)
 
@@ -92,6 +91,17 @@ def _read_pem(file: str | Path, label: str, what: str) -> str:
 def _check_pem(text: str, label: str, where: str, what: str) -> None:
     if "ENCRYPTED" in text or f"{label}-----" not in text or "-----BEGIN " not in text:
         raise ValueError(f"{where}: holds no PEM block of {what} (-----BEGIN {label}-----)")
+
+
+@contextlib.contextmanager
+def _in_memory(text: str) -> Iterator[Path]:
+    """A file that no disk holds: Python's ssl reads a key from files alone."""
+    descriptor = os.memfd_create("pem")
+    try:
+        os.write(descriptor, text.encode())
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _check_pair(certificate: Path, key: Path, where: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,12 +31,22 @@ from tfmmrank.serving.load_testing.load_report import LoadReport
 _EVERY, _SWAPPING, _STEADY = 10.0, 120.0, 60.0  # seconds
 _WORKERS, _DEADLINE = 4, 60.0
 _KILLS, _BETWEEN = 3, 5.0  # and seconds
+_IDLE = """
+import os
+import numpy as np
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+numbers = np.zeros(20_000_000)
+print(flush=True)
+while True:
+    numbers += 1
+"""
 
 
 def swap(out: Path) -> Figures:
     """A new version every 10 s for 2 minutes, at half of what the server can do; and the same load without.
 
-    One that takes longer to load is waited for, and the next one written then.
+    One that takes longer to load is waited for, and the next one written then. For comparison, the load without swaps
+    beside a program of Linux's idle class that adds numbers in memory: what any such work costs on this machine.
     """
     model = shop_model(out)
     folder = out / "models" / "swapped"
@@ -44,18 +57,36 @@ def swap(out: Path) -> Figures:
         requests = rank_requests(model.data, process, 100)
         rate = back_to_back(process, requests, _WORKERS, 10.0).answered_rate / 2
         steady = open_loop(process, requests, rate, _STEADY)
+        with _idle_program():
+            beside = open_loop(process, requests, rate, _STEADY)
         writer = pool.submit(_write_versions, folder, process, stop)
         try:
             swapping = open_loop(process, requests, rate, _SWAPPING)
         finally:
             stop.set()
         loads = writer.result()
-    ratio = milliseconds(swapping, 99) / milliseconds(steady, 99)
+    times = "p99, times that without"
     return {
-        "no swaps": {**_of(steady), "p99, times that without": None},
-        f"{len(loads)} swaps in {_SWAPPING:g} s": {**_of(swapping), "p99, times that without": ratio},
+        "no swaps": {**_of(steady), times: None},
+        "no swaps, a program beside": {**_of(beside), times: milliseconds(beside, 99) / milliseconds(steady, 99)},
+        f"{len(loads)} swaps in {_SWAPPING:g} s": {
+            **_of(swapping),
+            times: milliseconds(swapping, 99) / milliseconds(steady, 99),
+        },
         "a swap": {"written to AVAILABLE, s": spread(loads)},
     }
+
+
+@contextlib.contextmanager
+def _idle_program() -> Iterator[None]:
+    program = subprocess.Popen([sys.executable, "-c", _IDLE], stdout=subprocess.PIPE)
+    try:
+        assert program.stdout is not None
+        program.stdout.readline()
+        yield
+    finally:
+        program.kill()
+        program.wait()
 
 
 def _of(report: LoadReport) -> dict[str, Value]:

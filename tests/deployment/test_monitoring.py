@@ -19,6 +19,8 @@ OTHERS = {
     "up": "Prometheus",
     "probe_success": "blackbox exporter",
     "container_memory_working_set_bytes": "cAdvisor",
+    "kube_deployment_spec_replicas": "kube-state-metrics",
+    "kube_deployment_status_replicas_available": "kube-state-metrics",
     "kube_pod_container_resource_limits": "kube-state-metrics",
     "kube_pod_container_status_ready": "kube-state-metrics",
     "kube_pod_status_phase": "kube-state-metrics",

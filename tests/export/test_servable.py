@@ -9,7 +9,10 @@ import pytest
 from tests.serving.small_model import write_version
 from tfmmrank.export import RequestError, Servable
 from tfmmrank.export.description import DESCRIPTION_FILE, ranker_digest
+from tfmmrank.export.warmup import WARMUP_FILE
 from tfmmrank.ranker import Ranker
+from tfmmrank.serving.server.loaded_version import load_warm
+from tfmmrank.stack import tf
 
 
 def ids(*names):
@@ -86,6 +89,27 @@ def test_what_one_run_answers_is_optimised_once(tmp_path):
     small.run("wait", row)
     assert len(set(ran)) == 4
     small.close()
+
+
+def test_what_another_model_calls_num_items_is_its_own(tmp_path):
+    x, z = (tf.TensorSpec([None, None], tf.float32, name) for name in "xz")
+    module = tf.Module()
+    module.go = tf.function(lambda x, z, num_items: {"y": tf.size(x) + tf.size(z)}).get_concrete_function(
+        x, z, tf.TensorSpec([], tf.string, "num_items")
+    )
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.go})
+    foreign = Servable(tmp_path / "1")
+    inputs = {"num_items": np.array(b"many", object)}
+    inputs.update(x=np.zeros([2, 3], np.float32), z=np.zeros([1, 5], np.float32))
+    assert foreign.run("", inputs)["y"] == 11
+    foreign.close()
+
+
+def test_a_damaged_warmup_file_is_named(served, tmp_path):
+    copy = shutil.copytree(served.model_dir / "1", tmp_path / "5")
+    (copy / WARMUP_FILE).write_bytes(b"nonsense" * 20)
+    with pytest.raises(OSError, match="tf_serving_warmup_requests: is damaged; expected a TFRecord of PredictionLog"):
+        load_warm(copy)
 
 
 def test_inputs_that_do_not_fit_are_named(servable):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tfmmrank.serving.server import spare_time
-from tfmmrank.serving.server.spare_time import in_spare_time
+from tfmmrank.serving.server.spare_time import SpareTime
 
 BUSY = """
 import os, sys, time
@@ -24,15 +24,18 @@ while time.monotonic() < end:
 may = pytest.mark.skipif(not spare_time.may_go_back(), reason="this process may not set priorities")
 
 
-def where():
-    return threading.get_ident(), os.sched_getscheduler(0)
+def where(seconds):
+    """The thread, its class at first, and its class after a while."""
+    first = os.sched_getscheduler(0)
+    time.sleep(seconds)
+    return threading.get_ident(), first, os.sched_getscheduler(0)
 
 
 @may
-def test_work_is_of_the_idle_class_and_this_thread_stays_as_it_was():
+def test_long_work_is_of_the_idle_class_and_this_thread_stays_as_it_was():
     before = os.sched_getscheduler(0)
-    thread, policy = in_spare_time(where)
-    assert policy == os.SCHED_IDLE
+    thread, first, then = SpareTime()(lambda: where(0.3))
+    assert (first, then) == (os.SCHED_OTHER, os.SCHED_IDLE)
     assert thread != threading.get_ident()
     assert os.sched_getscheduler(0) == before
 
@@ -51,7 +54,9 @@ def test_work_that_gets_no_processor_is_of_the_usual_class_again(monkeypatch):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         try:
             other.stdout.readline()
-            assert in_spare_time(work) == os.SCHED_OTHER
+            spare = SpareTime()
+            assert spare(work) == os.SCHED_OTHER
+            assert spare(lambda: where(0.3))[2] == os.SCHED_OTHER  # it stays so
         finally:
             other.kill()
 
@@ -59,12 +64,7 @@ def test_work_that_gets_no_processor_is_of_the_usual_class_again(monkeypatch):
 @may
 def test_work_that_waits_for_something_else_stays_of_the_idle_class(monkeypatch):
     monkeypatch.setattr(spare_time, "_LOOK", 0.01)
-
-    def work():
-        time.sleep(0.3)
-        return os.sched_getscheduler(0)
-
-    assert in_spare_time(work) == os.SCHED_IDLE
+    assert SpareTime()(lambda: where(0.5))[2] == os.SCHED_IDLE
 
 
 def test_where_no_way_leads_back_work_is_done_as_it_is(monkeypatch):
@@ -75,9 +75,9 @@ def test_where_no_way_leads_back_work_is_done_as_it_is(monkeypatch):
             raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setscheduler", sched_setscheduler, raising=False)
-    assert in_spare_time(threading.get_ident) == threading.get_ident()
+    assert SpareTime()(threading.get_ident) == threading.get_ident()
 
 
 def test_what_the_work_raises_is_raised():
     with pytest.raises(ZeroDivisionError):
-        in_spare_time(lambda: 1 / 0)
+        SpareTime()(lambda: 1 / 0)

@@ -119,6 +119,10 @@ def test_faults_of_files_are_told(files, tmp_path):
     )
     with pytest.raises(ValueError, match="ssl.config: custom_ca: holds no PEM block of certificates of authorities"):
         ServerTls.from_ssl_config(config)
+    damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    texts = {"server_key": files.key.read_text(), "server_cert": files.certificate.read_text()}
+    with pytest.raises(ValueError, match="ssl.config: custom_ca: damaged certificates of authorities"):
+        ServerTls.from_ssl_config(ssl_config(tmp_path, **texts, custom_ca=damaged))
     config = ssl_config(tmp_path, server_key=files.client[1].read_text(), server_cert=files.certificate.read_text())
     with pytest.raises(ValueError, match="ssl.config: server_cert and server_key: no certificate with its private key"):
         ServerTls.from_ssl_config(config)

@@ -26,7 +26,7 @@ from tfmmrank.serving import serve
 from tfmmrank.serving.server import spare_time
 from tfmmrank.serving.server.config_poller import ConfigPoller
 from tfmmrank.serving.server.core import ServerCore
-from tfmmrank.serving.server.loaded_version import load_warm
+from tfmmrank.serving.server.loaded_version import VersionState, load_warm
 from tfmmrank.serving.server.manager import ModelManager
 from tfmmrank.serving.server.model_config import ModelConfig, VersionPolicy, read_models
 from tfmmrank.stack import tf
@@ -256,8 +256,12 @@ def test_beside_versions_that_serve_one_is_loaded_in_spare_time(start, tmp_path)
     idle = {}
 
     def load(directory, way):
-        idle[directory] = way(lambda: os.sched_getscheduler(0)) == os.SCHED_IDLE
+        idle[directory] = way(policy) == os.SCHED_IDLE
         return StandIn(directory)
+
+    def policy():
+        time.sleep(0.2)
+        return os.sched_getscheduler(0)
 
     for name in ("a", "b"):
         add(tmp_path / name, 1)
@@ -287,6 +291,32 @@ def test_a_load_is_given_up_when_the_server_stops(start, tmp_path):
     assert calls == [0, 1]
     assert states(manager) == {2: "END", 1: "END"}
     assert ("m", 2, "AVAILABLE") not in manager.seen
+
+
+def test_a_stop_gives_up_what_the_configs_poller_loads(small_model, tmp_path):
+    """The poller waits for the load that it has asked for, and the stop for the poller."""
+    config, loading, calls = tmp_path / "models.config", threading.Event(), []
+
+    def write(*names):
+        entries = (
+            f'config {{ name: "{name}" base_path: "{small_model}" model_platform: "tensorflow" }}' for name in names
+        )
+        config.write_text(f"model_config_list {{ {' '.join(entries)} }}")
+
+    def load(directory, way):
+        for number in range(1000):
+            way(lambda: calls.append(number))  # noqa: B023
+            loading.set()
+            until(lambda: server.core.manager._stopped.is_set() or not time.sleep(0.01))
+        return StandIn(directory)
+
+    write("small")
+    with serve(models=config, port=0, config_poll_seconds=0.02) as server:
+        server.core.manager._load_servable = load
+        write("small", "other")
+        assert loading.wait(60)
+    assert len(calls) < 1000
+    assert server.core.manager.states("other") == [VersionState("other", 1, "END")]
 
 
 def test_a_folder_that_is_away_for_a_moment_changes_nothing(start, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -45,7 +46,7 @@ def load_saved_model(session: Any, directory: str | Path, way: Way = at_once) ->
     """
     from tensorflow.python.saved_model import loader_impl
 
-    try:
+    with _blaming(directory, tf.errors.OpError, ValueError, RuntimeError):  # such as: not for serving
         loader = loader_impl.SavedModelLoader(str(directory))
         meta_graph = loader.get_meta_graph_def_from_tags(_TAGS)
         functions = list(meta_graph.graph_def.library.function)
@@ -53,19 +54,21 @@ def load_saved_model(session: Any, directory: str | Path, way: Way = at_once) ->
         saver, _ = loader.load_graph(session.graph, _TAGS)
         for function in functions:
             _add_function(session.graph, function)
+    with _blaming(directory, tf.errors.OpError, ValueError):  # such as: a file cut short, another graph's variables
         way(lambda: loader.restore_variables(session, saver))
         way(lambda: loader.run_init_ops(session, _TAGS))
-    except (
-        tf.errors.OpError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # a file cut short, another graph's variables, no tag
-        raise OSError(f"{directory}: no SavedModel that can be loaded: {_first_line(error)}") from error
     return meta_graph
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+@contextlib.contextmanager
+def _blaming(directory: str | Path, *faults: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:  # the machine's fault
+        raise
+    except faults as error:
+        why = str(error).strip().partition("\n")[0]
+        raise OSError(f"{directory}: no SavedModel that can be loaded: {why}") from error
 
 
 def _add_function(graph: Any, function: Any) -> None:

@@ -16,6 +16,7 @@ from tfmmrank.stack import load, tf
 
 CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
 DEFAULT_SIGNATURE = "serving_default"
+_OURS = "describe"  # a signature of models that tfmmrank exported
 _PYTHONS_OWN = "Graph execution error:\n\n"  # what Python's session puts before the runtime's message
 _FOREVER = 1e9  # seconds; gRPC says 9e18 where a client set no deadline, of which no int64 holds the milliseconds
 _C_NAMES = {"float32": "float", "float64": "double"}
@@ -142,8 +143,12 @@ class Servable:
         return self.signatures[name]
 
     def _feeds(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        specs = self._inputs[signature or DEFAULT_SIGNATURE]
         _check_names(self._definition(signature), inputs)
-        return _feeds(self._inputs[signature or DEFAULT_SIGNATURE], inputs)
+        feeds = _feeds(specs, inputs)
+        if "num_items" in inputs and _OURS in self.signatures:
+            _check_lists(specs, inputs)
+        return feeds
 
 
 def _feeds(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -156,8 +161,6 @@ def _feeds(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> dic
             axes = ", ".join("?" if size is None else str(size) for size in spec.shape or ())
             raise RequestError("INVALID_ARGUMENT", f'input "{name}" has shape {list(value.shape)}; expected [{axes}]')
         feeds[spec.tensor] = value
-    if "num_items" in inputs:
-        _check_lists(specs, inputs)
     return feeds
 
 
@@ -188,9 +191,7 @@ def _fetches(signatures: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _check_lists(specs: Mapping[str, _Input], inputs: Mapping[str, np.ndarray]) -> None:
-    first = next((name for name in inputs if specs[name].of_lists), None)
-    if first is None:
-        return
+    first = min(name for name in inputs if specs[name].of_lists)
     axes = inputs[first].shape[:2]
     for name, value in inputs.items():
         expected = axes if specs[name].of_lists else axes[:1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 #: In a version's folder: what its ranker was trained on, for monitors; written by ``export.statistics``.
@@ -74,6 +75,7 @@ def _where_one_is(folder: Path) -> str:
     if (folder / "saved_model.pb").is_file():
         return f"give its parent, {folder.resolve().parent}"
     for within in sorted(folder.iterdir()):
-        if versions_of(within):
-            return f"{within} does"
+        with contextlib.suppress(OSError):  # not ours to read, as a volume's lost+found
+            if versions_of(within):
+                return f"{within} does"
     return "write one with `tfmmrank export`"

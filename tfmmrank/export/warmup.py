@@ -67,14 +67,23 @@ def write_warmup(requests: list[Request], directory: Path, model: str) -> None:
 
 
 def read_warmup(directory: Path) -> Iterator[Request]:
-    """The Predict requests of a SavedModel's warm-up file; nothing where there is no file."""
+    """The Predict requests of a SavedModel's warm-up file; nothing where there is no file.
+
+    Raises:
+        OSError: for a damaged file.
+    """
+    from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
 
     file = directory / WARMUP_FILE
     if not file.is_file():
         return
-    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-        log = prediction_log_pb2.PredictionLog.FromString(record)
+    try:
+        records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+        logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    except (tf.errors.OpError, DecodeError) as error:
+        raise OSError(f"{file}: is damaged; expected a TFRecord of PredictionLog: {error}") from error
+    for log in logs:
         if log.HasField("predict_log"):
             request = log.predict_log.request
             yield (
@@ -94,6 +103,7 @@ def replay_warmup(servable: Servable, way: Way = at_once) -> int:
         How many there were.
 
     Raises:
+        OSError: for a damaged file.
         RequestError: when one fails.
     """
     count = 0

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tfmmrank.export.graph_loading import Way
+from tfmmrank.export.graph_loading import Way, at_once
 from tfmmrank.export.request_error import RequestError
 from tfmmrank.export.versions import version_folders
 from tfmmrank.serving.server.loaded_version import LoadedVersion, VersionState, load_warm
 from tfmmrank.serving.server.model_config import ModelConfig
-from tfmmrank.serving.server.spare_time import in_spare_time, may_go_back
+from tfmmrank.serving.server.spare_time import SpareTime, may_go_back
 
 T = TypeVar("T")
 _log = logging.getLogger("tfmmrank.serving")
@@ -172,13 +172,19 @@ class ModelManager:
             raise RequestError("INVALID_ARGUMENT", str(error)) from error
         finally:
             self._reloading.release()
+        if self._stopped.is_set():
+            raise RequestError("UNAVAILABLE", "the server is shutting down")
         if lost:
             why = ", ".join(f"{{{name} {version}}} due to error: {error}" for name, version, error in failed)
             raise RequestError("UNKNOWN", f"{len(lost)} model(s) did not become available: {{{why}}}")
 
+    def stop_loading(self) -> None:
+        """Loads nothing more; what is being loaded is given up at its next call that takes long."""
+        self._stopped.set()
+
     def close(self, timeout: float | None = None) -> None:
         """Unloads everything, once no request holds it; after ``timeout`` seconds, runs are broken off."""
-        self._stopped.set()
+        self.stop_loading()
         if self._poller is not None:
             self._poller.join()
         with self._loading:
@@ -273,7 +279,7 @@ class ModelManager:
             self._set(VersionState(model, version, "LOADING"))
         files = _files_of(directory)
         try:
-            servable = self._load_servable(directory, self._while_serving)
+            servable = self._load_servable(directory, self._way())
         except _StoppedError:
             if replaced is None:
                 self._set(VersionState(model, version, "END"))
@@ -294,11 +300,16 @@ class ModelManager:
         if replaced is not None:
             self._let_go(replaced)
 
-    def _while_serving(self, work: Callable[[], T]) -> T:
-        """How a load's long calls are made: beside requests, and no more of them once the server stops."""
-        if self._stopped.is_set():
-            raise _StoppedError
-        return in_spare_time(work) if self._serving else work()
+    def _way(self) -> Way:
+        """How a load's long calls are made: in the time that requests leave, and no more of them after a stop."""
+        make = SpareTime() if self._serving else at_once
+
+        def unless_stopped(work: Callable[[], T], /) -> T:
+            if self._stopped.is_set():
+                raise _StoppedError
+            return make(work)
+
+        return unless_stopped
 
     def _unload(self, model: str, keep: list[int]) -> None:
         for version in sorted(set(self._loaded.get(model, {})) - set(keep)):

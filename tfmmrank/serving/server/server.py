@@ -194,6 +194,7 @@ def serve(
             poller = ConfigPoller(_config_file(models), manager, config_poll_seconds)
             poller.start()
             closing.callback(poller.close)
+        closing.callback(manager.stop_loading)  # the first thing: a poller may be waiting for a load
         warn_if_open(host, tls is not None, rest is not None and (tls is None or tls.files is None))
         if rest is not None:
             rest.start()

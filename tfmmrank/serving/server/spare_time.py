@@ -14,59 +14,78 @@ from typing import NamedTuple, TypeVar
 T = TypeVar("T")
 
 _THIS = 0  # thread
-_LOOK = 0.2  # seconds
-_LEAST = 0.1  # of the time that the work must have had a processor, where it waits for one
+_AT_FIRST, _LOOK = 0.02, 0.2  # seconds
+_LEAST = 0.1  # of the time that work must have had a processor, where it waits for one
 
 
-def in_spare_time(work: Callable[[], T]) -> T:
-    """Does a piece of work in a thread of Linux's idle class, and returns what it returns.
+class SpareTime:
+    """A way to do pieces of work, one after the other, in threads of Linux's idle class.
 
     Such a thread gives way to any other at once; one of a low priority ("nice") would use up its turn first, and be
-    felt. Where others keep every processor busy it would hardly move: so it is looked after, and is of the usual class
-    again when twice in a row it has had a processor for less than a tenth of the time and waits for one.
+    felt. Where others keep every processor busy it would hardly move: so it is looked after. When twice in a row it has
+    had a processor for less than a tenth of the time and waits for one, it is of the usual class again, and so is all
+    work that follows.
 
-    Linux lets a thread go back only where the process may set priorities; see ``may_go_back``. Elsewhere the work is
-    done in this thread, as it is.
-
-    Args:
-        work: one call that leaves Python's lock to others, as TensorFlow's do. A thread that has the lock and gets no
-            processor would stop all others, the one that looks after it too. Threads that the call starts are of the
-            idle class for as long as they live.
+    Linux lets a thread go back only where the process may set priorities; see ``may_go_back``. Elsewhere work is done
+    in the calling thread, as it is.
     """
-    if not may_go_back():
-        return work()
-    result: Future[T] = Future()
-    thread = threading.Thread(target=_do_idly, args=(work, result), name="spare time", daemon=True)
-    thread.start()
-    assert thread.native_id is not None  # it was started
-    seen, starving = _look_at(thread.native_id), False
-    while not wait((result,), _LOOK).done:
-        last, seen = seen, _look_at(thread.native_id)
-        starved, starving = starving, seen.waits and seen.had - last.had < _LEAST * (seen.at - last.at)
-        if starved and starving:
-            _make_usual(thread.native_id)
-            break
-    return result.result()
+
+    def __init__(self) -> None:
+        self._helps = may_go_back()
+
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """Does the work, and returns what it returns.
+
+        Args:
+            work: a call that leaves Python's lock to others for most of its time, as TensorFlow's do. A thread that has
+                the lock and gets no processor would stop all others, the one that looks after it too: so it is of the
+                usual class at first, while Python hands the call over. Threads that the call starts later are of the
+                idle class for as long as they live.
+        """
+        if not self._helps:
+            return work()
+        result: Future[T] = Future()
+        thread = threading.Thread(target=_do, args=(work, result), name="spare time", daemon=True)
+        thread.start()
+        assert thread.native_id is not None  # it was started
+        if not wait((result,), _AT_FIRST).done:
+            self._look_after(thread.native_id, result)
+        return result.result()
+
+    def _look_after(self, thread: int, result: Future[T]) -> None:
+        _set_class(thread, os.SCHED_IDLE)
+        seen, starving = _look_at(thread), False
+        while not wait((result,), _LOOK).done:
+            last, seen = seen, _look_at(thread)
+            starved, starving = starving, seen.waits and seen.had - last.had < _LEAST * (seen.at - last.at)
+            if starved and starving:
+                _set_class(thread, os.SCHED_OTHER)
+                self._helps = False
+                return
 
 
 def may_go_back() -> bool:
     """Whether this process may make a thread of the idle class a usual one: ``CAP_SYS_NICE``, or ``ulimit -e`` 20."""
+
+    def there_and_back() -> None:
+        for policy in (os.SCHED_IDLE, os.SCHED_OTHER):
+            os.sched_setscheduler(_THIS, policy, os.sched_param(0))
+
     found: Future[None] = Future()
-    threading.Thread(target=_do_idly, args=(_make_usual, found), name="spare time?", daemon=True).start()
+    threading.Thread(target=_do, args=(there_and_back, found), name="spare time?", daemon=True).start()
     return found.exception() is None
 
 
-def _do_idly(work: Callable[[], T], result: Future[T]) -> None:
+def _do(work: Callable[[], T], result: Future[T]) -> None:
     try:
-        os.sched_setscheduler(_THIS, os.SCHED_IDLE, os.sched_param(0))
         result.set_result(work())
     except BaseException as error:
         result.set_exception(error)
 
 
-def _make_usual(thread: int = _THIS) -> None:
+def _set_class(thread: int, policy: int) -> None:
     with contextlib.suppress(ProcessLookupError):  # it has ended
-        os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setscheduler(thread, policy, os.sched_param(0))
 
 
 class _Look(NamedTuple):

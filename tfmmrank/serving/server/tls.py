@@ -14,6 +14,7 @@ from typing import Any
 
 from tfmmrank.serving.protocol.config_protos import SSLConfig, parse_config
 
+_OF_ANY_STRENGTH = "DEFAULT:@SECLEVEL=0"  # gRPC takes keys that Python's OpenSSL finds too short
 _CERTIFICATE, _KEY = "CERTIFICATE", "PRIVATE KEY"
 
 
@@ -45,7 +46,9 @@ class ServerTls:
         """
         server_cert = _read_pem(certificate, _CERTIFICATE, "a certificate")
         server_key = _read_pem(key, _KEY, "an unencrypted private key")
-        custom_ca = _read_pem(ca, _CERTIFICATE, "certificates of authorities") if ca is not None else ""
+        custom_ca = "" if ca is None else _read_text(ca)
+        if ca is not None:
+            _check_authorities(custom_ca, str(ca))
         _check_pair(Path(certificate), Path(key), f"{certificate} and {key}")
         files = (Path(certificate), Path(key), None if ca is None else Path(ca))
         return cls(server_key, server_cert, custom_ca, client_verify=ca is not None, files=files)
@@ -63,9 +66,9 @@ class ServerTls:
         _check_pem(config.server_key, _KEY, f"{file}: server_key", "an unencrypted private key")
         _check_pem(config.server_cert, _CERTIFICATE, f"{file}: server_cert", "a certificate")
         if config.custom_ca or config.client_verify:
-            _check_pem(config.custom_ca, _CERTIFICATE, f"{file}: custom_ca", "certificates of authorities")
+            _check_authorities(config.custom_ca, f"{file}: custom_ca")
         with _in_memory(config.server_cert) as certificate, _in_memory(config.server_key) as key:
-            _check_pair(certificate, key, f"{file}: server_cert and server_key")
+            _check_pair(certificate, key, f"{file}: server_cert and server_key", _OF_ANY_STRENGTH)
         return cls(config.server_key, config.server_cert, config.custom_ca, config.client_verify)
 
     def credentials(self) -> Any:
@@ -80,12 +83,16 @@ class ServerTls:
 
 
 def _read_pem(file: str | Path, label: str, what: str) -> str:
-    try:
-        text = Path(file).read_text("ascii")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not PEM text; expected {what}") from error
+    text = _read_text(file)
     _check_pem(text, label, str(file), what)
     return text
+
+
+def _read_text(file: str | Path) -> str:
+    try:
+        return Path(file).read_text("ascii")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not PEM text") from error
 
 
 def _check_pem(text: str, label: str, where: str, what: str) -> None:
@@ -104,13 +111,28 @@ def _in_memory(text: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _check_pair(certificate: Path, key: Path, where: str) -> None:
-    """Tells a wrong pair, of which gRPC would say no more than that it cannot listen."""
+def _check_authorities(text: str, where: str) -> None:
+    """Tells damaged ones, of which gRPC would say no more than that it cannot listen."""
+    what = "certificates of authorities"
+    _check_pem(text, _CERTIFICATE, where, what)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except ssl.SSLError as error:
-        reason = (error.reason or "").replace("_", " ").lower() or str(error)
-        raise ValueError(f"{where}: no certificate with its private key: {reason}") from error
+        raise ValueError(f"{where}: damaged {what}: {_reason(error)}") from error
+
+
+def _check_pair(certificate: Path, key: Path, where: str, ciphers: str = "DEFAULT") -> None:
+    """Tells a wrong pair, of which gRPC would say no more than that it cannot listen."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers(ciphers)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise ValueError(f"{where}: no certificate with its private key: {_reason(error)}") from error
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or "").replace("_", " ").lower() or str(error)
 
 
 def with_port(host: str, port: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import threading
 import time
@@ -23,7 +22,6 @@ from tfmmrank.export import RequestError, versions_of
 from tfmmrank.export.graph_loading import at_once
 from tfmmrank.export.versions import choose_version
 from tfmmrank.serving import serve
-from tfmmrank.serving.server import spare_time
 from tfmmrank.serving.server.config_poller import ConfigPoller
 from tfmmrank.serving.server.core import ServerCore
 from tfmmrank.serving.server.loaded_version import VersionState, load_warm
@@ -249,26 +247,6 @@ def test_requests_do_not_wait_for_a_load(start, tmp_path):
     assert states(manager) == {2: "LOADING", 1: "AVAILABLE"}
     go_on.set()
     until(lambda: states(manager) == {2: "AVAILABLE", 1: "END"})
-
-
-@pytest.mark.skipif(not spare_time.may_go_back(), reason="this process may not set priorities")
-def test_beside_versions_that_serve_one_is_loaded_in_spare_time(start, tmp_path):
-    idle = {}
-
-    def load(directory, way):
-        idle[directory] = way(policy) == os.SCHED_IDLE
-        return StandIn(directory)
-
-    def policy():
-        time.sleep(0.2)
-        return os.sched_getscheduler(0)
-
-    for name in ("a", "b"):
-        add(tmp_path / name, 1)
-    start(*(ModelConfig(name, tmp_path / name) for name in ("a", "b")), load=load)
-    add(tmp_path / "a", 2)
-    until(lambda: len(idle) == 3)
-    assert idle == {tmp_path / "a" / "1": False, tmp_path / "b" / "1": False, tmp_path / "a" / "2": True}
 
 
 def test_a_load_is_given_up_when_the_server_stops(start, tmp_path):

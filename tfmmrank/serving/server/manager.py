@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tfmmrank.export.graph_loading import Way, at_once
+from tfmmrank.export.graph_loading import Way
 from tfmmrank.export.request_error import RequestError
 from tfmmrank.export.versions import version_folders
 from tfmmrank.serving.server.loaded_version import LoadedVersion, VersionState, load_warm
 from tfmmrank.serving.server.model_config import ModelConfig
-from tfmmrank.serving.server.spare_time import SpareTime, may_go_back
 
 T = TypeVar("T")
 _log = logging.getLogger("tfmmrank.serving")
@@ -38,8 +37,7 @@ class _Failure(NamedTuple):
 class ModelManager:
     """Keeps the versions loaded that the models' policies ask for.
 
-    A new version is loaded and warmed before an old one goes, so that the model is always there and no request waits;
-    what is loaded beside versions that serve takes the processor time that they leave.
+    A new version is loaded and warmed before an old one goes, so that the model is always there and no request waits.
     A version that cannot be loaded is reported and left alone, until a file of its folder changes or a reload asks for
     it again. A version that goes first finishes the requests that hold it.
 
@@ -72,7 +70,6 @@ class ModelManager:
         self._changed = threading.Condition()  # guards what requests read; held for moments
         self._loading = threading.RLock()  # one thread at a time decides what is loaded; requests never take it
         self._reloading = threading.Lock()
-        self._serving = False  # the first versions are there
         self._impatient = False  # closing: what still runs is broken off
         self._stopped = threading.Event()
         self._poller: threading.Thread | None = None
@@ -143,9 +140,6 @@ class ModelManager:
         for name in models:
             if not self._loaded.get(name):
                 raise next(failure.error for (model, _), failure in self._failed.items() if model == name)
-        self._serving = True
-        where = "Linux's idle class" if may_go_back() else "the usual class, as this process may not set priorities"
-        _log.info("versions that come later are loaded in %s", where)
         if self._poll_seconds > 0:
             self._poller = threading.Thread(target=self._poll, name="model folders", daemon=True)
             self._poller.start()
@@ -279,7 +273,7 @@ class ModelManager:
             self._set(VersionState(model, version, "LOADING"))
         files = _files_of(directory)
         try:
-            servable = self._load_servable(directory, self._way())
+            servable = self._load_servable(directory, self._unless_stopped)
         except _StoppedError:
             if replaced is None:
                 self._set(VersionState(model, version, "END"))
@@ -300,16 +294,11 @@ class ModelManager:
         if replaced is not None:
             self._let_go(replaced)
 
-    def _way(self) -> Way:
-        """How a load's long calls are made: in the time that requests leave, and no more of them after a stop."""
-        make = SpareTime() if self._serving else at_once
-
-        def unless_stopped(work: Callable[[], T], /) -> T:
-            if self._stopped.is_set():
-                raise _StoppedError
-            return make(work)
-
-        return unless_stopped
+    def _unless_stopped(self, work: Callable[[], T], /) -> T:
+        """How a load's long calls are made: no more of them once the server stops."""
+        if self._stopped.is_set():
+            raise _StoppedError
+        return work()
 
     def _unload(self, model: str, keep: list[int]) -> None:
         for version in sorted(set(self._loaded.get(model, {})) - set(keep)):
